@@ -1,0 +1,21 @@
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test lint clean
+
+demo: .venv/installed  ## every subject of the shipped pictures in new scenes: a contact sheet and a page
+	$(BIN)/ssr demo
+
+test: .venv/installed  ## the whole test suite, under 10 minutes on 2 cores
+	$(BIN)/python -m pytest
+
+lint: .venv/installed
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+.venv/installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test]" ruff
+	touch $@
+
+clean:
+	rm -rf .venv build *.egg-info
