@@ -1,0 +1,62 @@
+"""One subject out of a busy picture, generated anywhere a prompt says: SSR-Encoder (CVPR 2024) for diffusers."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .aligner import SubjectConfig, TokenToPatchAligner
+    from .attention import SubjectAttnProcessor, SubjectKeyValues
+    from .checkpoint import load_released
+    from .encoder import SSREncoder
+    from .errors import SSRError
+    from .losses import denoising_loss, embedding_consistency_loss, snr_weight
+    from .model import SubjectModel
+    from .subject import Subject
+    from .version import __version__
+
+# Imported when first asked for: torch and diffusers take seconds, and `ssr --help` needs neither.
+_HOMES = {
+    "SSREncoder": "encoder",
+    "SSRError": "errors",
+    "Subject": "subject",
+    "SubjectAttnProcessor": "attention",
+    "SubjectConfig": "aligner",
+    "SubjectKeyValues": "attention",
+    "SubjectModel": "model",
+    "TokenToPatchAligner": "aligner",
+    "__version__": "version",
+    "denoising_loss": "losses",
+    "embedding_consistency_loss": "losses",
+    "load_released": "checkpoint",
+    "snr_weight": "losses",
+}
+
+__all__ = [
+    "SSREncoder",
+    "SSRError",
+    "Subject",
+    "SubjectAttnProcessor",
+    "SubjectConfig",
+    "SubjectKeyValues",
+    "SubjectModel",
+    "TokenToPatchAligner",
+    "__version__",
+    "denoising_loss",
+    "embedding_consistency_loss",
+    "load_released",
+    "snr_weight",
+]
+
+
+def __getattr__(name: str):
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,324 @@
+"""Subject cross-attention in diffusers' own slot: one weight-free processor, ``install`` and ``remove``.
+
+The stock UNets hand a processor the pair ``(prompt_embeds, image_embeds)`` when ``encoder_hid_dim_type`` is
+``"ip_image_proj"``, and the stock pipelines carry ``ip_adapter_image_embeds`` there, doubled for guidance. What we
+send through that slot is not the subject tokens but the *keys and values* that every layer makes of them, packed
+side by side: they are constant, so they are computed once a generation and no step repeats it, and the processor
+stays a pure function of its inputs (nothing to cache, nothing for ``torch.compile`` to break on).
+
+    pack (G, P, N*T, F): G guidance rows (negative first), P prompts with subjects of their own (mostly 1: the same
+    subjects for all), N subjects of T tokens each,
+    F = [ layer 0: K, V | layer 1: K, V | ... ] [ log-scale a layer ] [ start, stop ]
+
+The bracketed columns are there only when needed: the log-scales when subjects or layers differ in scale, the window
+when a subject acts in a part of the steps only. With scales ``s_i`` (paper: lambda, one for each subject)
+
+    O = Attn_text + sum_i s_i P_i V_i,   P = softmax over the tokens of all subjects of (q k + log s_i)
+
+so equal scales give the paper's joint attention times lambda, a scale of 0 is as if the subject were left out, and
+everything between is continuous. An output region is a scale that varies over the picture: s_i times its weight there.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .aligner import SubjectConfig
+from .errors import SSRError
+
+# Logit of a token that must not be read. Finite, so that a row in which nothing may be read stays a number (it is
+# multiplied by zero). Fits float16, also added to itself.
+OFF = -1e4
+
+
+class SubjectKeyValues(nn.Module):
+    """``W_K^s`` and ``W_V^s`` of every cross-attention layer (paper, section 3.4), kept outside the UNet."""
+
+    def __init__(self, layers: dict[str, int], query_dim: int):
+        super().__init__()
+        self.layers = dict(layers)
+        self.to_k, self.to_v = nn.ModuleDict(), nn.ModuleDict()
+        for name, width in layers.items():
+            self.to_k[_key(name)] = nn.Linear(query_dim, width, bias=False)
+            self.to_v[_key(name)] = nn.Linear(query_dim, width, bias=False)
+
+    @classmethod
+    def from_config(cls, config: SubjectConfig) -> SubjectKeyValues:
+        return cls(config.layers, config.query_dim)
+
+    def forward(self, subject_tokens: Tensor, scale: Tensor | float = 1.0, window: Tensor | None = None) -> Tensor:
+        """Pack keys, values, scales and step windows of all layers.
+
+        Args:
+            subject_tokens: (R, N, T, query_dim): N subjects for each of R rows.
+            scale: one number >= 0, or a tensor that broadcasts to (R, N, layers): then each subject's log-scale
+                goes into the pack beside its values.
+            window: (N, 2) or None: the part of the denoising, as fractions of the training timesteps from 0
+                (noise) to 1 (picture), in which each subject acts.
+
+        Returns:
+            (R, N*T, F). With guidance and prompts split, (G, P, N*T, F), it is given to a pipeline as
+            ``ip_adapter_image_embeds=[pack]`` or to a UNet as ``added_cond_kwargs={"image_embeds": [pack]}``.
+        """
+        rows, subjects, tokens, _ = subject_tokens.shape
+        same = not torch.is_tensor(scale)
+        table = None if same else scale.to(subject_tokens).expand(rows, subjects, len(self.layers))
+        columns = []
+        for i, name in enumerate(self.layers):
+            factor = scale if same else table[:, :, None, i : i + 1]
+            columns += [self.to_k[_key(name)](subject_tokens), self.to_v[_key(name)](subject_tokens) * factor]
+        if not same or window is not None:
+            table = torch.full((rows, subjects, len(self.layers)), float(scale)).to(subject_tokens) if same else table
+            columns.append(table.log().clamp(min=OFF)[:, :, None].expand(-1, -1, tokens, -1))
+        if window is not None:
+            columns.append(window.to(subject_tokens)[None, :, None].expand(rows, -1, tokens, -1))
+        return torch.cat(columns, dim=-1).flatten(1, 2)
+
+
+class SubjectRows:
+    """A pack (R, N*T, F) on its way through a UNet. A motion UNet repeats image embeddings once a frame; a row is
+    shared by all its frames instead, so the repetition is a no-op here and costs no memory. ``UNetMotionModel`` asks
+    for it with ``repeat_interleave`` and ``shape``."""
+
+    def __init__(self, pack: Tensor, progress: Tensor):
+        self.pack, self.progress = pack, progress
+
+    @property
+    def shape(self) -> torch.Size:
+        return self.pack.shape
+
+    def repeat_interleave(self, repeats: int, dim: int = 0, output_size: int | None = None) -> SubjectRows:
+        return self
+
+
+class SubjectProjection(nn.Module):
+    """Stands in ``unet.encoder_hid_proj``: passes packs on as they are, with the progress of the denoising.
+    Holds no parameters, so a UNet saved while installed has the same weights as before."""
+
+    def __init__(self, total: int, num_layers: int):
+        super().__init__()
+        self.widths = (total, total + num_layers, total + num_layers + 2)  # what a pack for this UNet may have
+
+    def forward(self, image_embeds: list[Tensor]) -> list[SubjectRows]:
+        if not image_embeds:
+            return []
+        if len(image_embeds) != 2 or image_embeds[0].ndim != 4:
+            raise SSRError(
+                "this UNet expects the subjects' pack in ip_adapter_image_embeds; make it with conditioning(subjects)"
+            )
+        pack, progress = image_embeds
+        if pack.shape[-1] not in self.widths:
+            raise SSRError(
+                f"the subjects' pack has {pack.shape[-1]} columns, this UNet needs {self.widths[0]}; make it with "
+                "conditioning(subjects) of the encoder that is installed"
+            )
+        if pack.shape[1] > 1 and len(pack) > 2:
+            # Pipelines copy guidance rows once a prompt; where prompts have rows of their own the copies are surplus.
+            pack = pack[:: len(pack) - 1]
+        return [SubjectRows(pack.flatten(0, 1), progress)]
+
+
+def _provide(unet: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+    """Forward pre-hook of the UNet: no subjects is a valid call, and processors need to know how far along it is."""
+    timestep = args[1] if len(args) > 1 else kwargs["timestep"]
+    if not torch.is_tensor(timestep):
+        timestep = torch.tensor(timestep)
+    added = dict(kwargs.get("added_cond_kwargs") or {})
+    packs = [pack for pack in added.get("image_embeds") or [] if pack is not None]
+    progress = 1 - timestep.flatten()[0].float() / NUM_TRAIN_TIMESTEPS
+    added["image_embeds"] = [packs[0], progress] if len(packs) == 1 else packs
+    return args, {**kwargs, "added_cond_kwargs": added}
+
+
+NUM_TRAIN_TIMESTEPS = 1000  # of Stable Diffusion 1.5 and of everything made from it
+
+
+class SubjectAttnProcessor:
+    """Text attention as in diffusers, plus subject attention over the layer's columns of the pack."""
+
+    def __init__(self, index: int, start: int, width: int, total: int, num_layers: int):
+        self.index, self.start, self.width, self.total, self.num_layers = index, start, width, total, num_layers
+
+    def __call__(
+        self, attn, hidden_states, encoder_hidden_states=None, attention_mask=None, temb=None, ip_adapter_masks=None
+    ):
+        rows = []
+        if isinstance(encoder_hidden_states, tuple):
+            encoder_hidden_states, rows = encoder_hidden_states
+        residual, shape = hidden_states, hidden_states.shape
+        if attn.spatial_norm is not None:
+            hidden_states = attn.spatial_norm(hidden_states, temb)
+        if len(shape) == 4:
+            hidden_states = hidden_states.flatten(2).transpose(1, 2)
+        if attn.group_norm is not None:
+            hidden_states = attn.group_norm(hidden_states.transpose(1, 2)).transpose(1, 2)
+        if encoder_hidden_states is None:
+            encoder_hidden_states = hidden_states
+        elif attn.norm_cross:
+            encoder_hidden_states = attn.norm_encoder_hidden_states(encoder_hidden_states)
+        batch, length, _ = encoder_hidden_states.shape
+        if attention_mask is not None:
+            attention_mask = attn.prepare_attention_mask(attention_mask, length, batch)
+            attention_mask = attention_mask.view(batch, attn.heads, -1, attention_mask.shape[-1])
+
+        query = attn.to_q(hidden_states)
+        key, value = attn.to_k(encoder_hidden_states), attn.to_v(encoder_hidden_states)
+        out = self._attend(attn, query, key, value, attention_mask)
+        if rows:
+            out = out + self._subjects(attn, query, rows[0], ip_adapter_masks)
+
+        out = attn.to_out[1](attn.to_out[0](out))
+        if len(shape) == 4:
+            out = out.transpose(-1, -2).reshape(shape)
+        if attn.residual_connection:
+            out = out + residual
+        return out / attn.rescale_output_factor
+
+    def _subjects(self, attn, query: Tensor, rows: SubjectRows, regions: list[Tensor] | None) -> Tensor:
+        """Subject attention; query (B, Q, width), B a multiple of the pack's rows -> (B, Q, width)."""
+        pack = rows.pack
+        num_rows, tokens, features = pack.shape
+        if query.shape[0] % num_rows:
+            raise SSRError(f"{query.shape[0]} latents do not divide among the {num_rows} rows of the subjects' pack")
+        middle, stop = self.start + self.width, self.start + 2 * self.width
+        key, value = pack[..., self.start : middle], pack[..., middle:stop]
+        # The images and frames of one row share its keys: they become more queries, not copies of the keys.
+        folded = query.reshape(num_rows, -1, self.width)
+        bias = None
+        if features > self.total:
+            bias = pack[:, None, None, :, self.total + self.index]  # (R, 1, 1, N*T)
+        if features > self.total + self.num_layers:
+            window = pack[..., -2:]
+            active = (window[..., 0] <= rows.progress) & (rows.progress < window[..., 1])  # (R, N*T)
+            value = value * active[..., None].to(value.dtype)
+            bias = bias.where(active[:, None, None], OFF)
+        if regions is None:
+            bias = None if bias is None else bias.to(query.dtype).expand(num_rows, 1, -1, -1)
+            return self._attend(attn, folded, key, value, bias).reshape(query.shape)
+        inside = region_weights(regions, query.shape[1], query).repeat(folded.shape[1] // query.shape[1], 1)  # (gQ, N)
+        subjects = inside.shape[1]
+        limit = inside.clamp(min=1e-6).log().where(inside > 0, OFF)
+        limit = limit.repeat_interleave(tokens // subjects, dim=1)[None, None]
+        bias = (limit if bias is None else bias + limit).to(query.dtype).expand(num_rows, 1, -1, -1)
+        # The factor varies by query here and cannot sit in the values: each subject's share is read apart.
+        owner = torch.arange(tokens, device=pack.device) // (tokens // subjects)
+        inside = inside.to(query.dtype)
+        out = torch.zeros_like(folded)
+        for i in range(subjects):
+            own = value * (owner == i)[:, None].to(value.dtype)
+            out = out + inside[:, i, None] * self._attend(attn, folded, key, own, bias)
+        return out.reshape(query.shape)
+
+    def _attend(self, attn, query, key, value, mask):
+        batch, heads, head_dim = query.shape[0], attn.heads, key.shape[-1] // attn.heads
+        query, key, value = (x.unflatten(-1, (heads, head_dim)).transpose(1, 2) for x in (query, key, value))
+        if attn.norm_q is not None:
+            query = attn.norm_q(query)
+        if attn.norm_k is not None:
+            key = attn.norm_k(key)
+        out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        return out.transpose(1, 2).reshape(batch, -1, heads * head_dim).to(query.dtype)
+
+
+def region_weights(regions: Tensor | list[Tensor], num_queries: int, like: Tensor) -> Tensor:
+    """Output regions (1, N, height, width) in [0, 1] at a layer's resolution: (num_queries, N).
+
+    The regions have the picture's size. A UNet halves it again and again, rounding up; a layer's own is found so.
+    """
+    regions = regions[0] if isinstance(regions, (list, tuple)) else regions
+    height, width = regions.shape[-2:]
+    rows, columns = height, width
+    while rows * columns > num_queries:
+        rows, columns = -(-rows // 2), -(-columns // 2)
+    if rows * columns != num_queries:
+        raise SSRError(f"a region of {width} x {height} has another shape than the picture; give it the picture's size")
+    small = F.interpolate(regions.to(like.device, torch.float32), (rows, columns), mode="area")
+    return small[0].flatten(1).t().clamp(0, 1)
+
+
+def _key(name: str) -> str:
+    return name.replace(".", "/")  # ModuleDict keys may not contain dots
+
+
+def subject_layers(unet: nn.Module) -> dict[str, int]:
+    """Names and inner widths of a UNet's text cross-attentions, in ``attn_processors`` order.
+
+    Motion modules attend over frames, not text: their names contain ``motion_modules``.
+    """
+    found = {}
+    for name in unet.attn_processors:
+        name = name.removesuffix(".processor")
+        if name.endswith("attn2") and "motion_modules" not in name:
+            found[name] = unet.get_submodule(name).inner_dim
+    return found
+
+
+def install(unet: nn.Module, layers: dict[str, int]) -> nn.Module:
+    """Put subject cross-attention into a UNet's slot; :func:`remove` undoes it exactly.
+
+    Args:
+        unet: a diffusers ``UNet2DConditionModel``, ``UNetMotionModel`` or a compiled one. Weights are not touched.
+        layers: name -> inner width of the cross-attentions to use (``SubjectConfig.layers``).
+
+    Raises:
+        SSRError: a layer is missing or of another width, or the slot is taken by an IP-Adapter or another encoder.
+    """
+    unet = getattr(unet, "_orig_mod", unet)
+    if not hasattr(unet, "attn_processors") or not hasattr(unet, "encoder_hid_proj"):
+        raise SSRError(f"a {type(unet).__name__} has no UNet for subjects; give a Stable Diffusion 1.5 pipeline")
+    if is_installed(unet):
+        raise SSRError("a subject encoder is already installed in this pipeline; call remove(pipe) first")
+    if claimed(unet):
+        remove(unet)  # something (attention slicing, xformers) replaced our processors: put them back
+    if unet.encoder_hid_proj is not None or unet.config.encoder_hid_dim_type is not None:
+        raise SSRError("this UNet's image slot is taken (an IP-Adapter?); call pipe.unload_ip_adapter() first")
+    present = subject_layers(unet)
+    wrong = [f"{n} ({w} wide, found {present.get(n, 'none')})" for n, w in layers.items() if present.get(n) != w]
+    wrong += [f"{n} (unknown to the encoder, found {w})" for n, w in present.items() if n not in layers]
+    if wrong:
+        raise SSRError(
+            f"this encoder is made for another UNet: {len(wrong)} layers do not fit, first "
+            f"{'; '.join(wrong[:3])}; use the base model that the encoder was trained on"
+        )
+    processors, start, total = {}, 0, 2 * sum(layers.values())
+    for index, (name, width) in enumerate(layers.items()):
+        attn = unet.get_submodule(name)
+        processors[name] = attn.processor
+        attn.set_processor(SubjectAttnProcessor(index, start, width, total, len(layers)))
+        start += 2 * width
+    handle = unet.register_forward_pre_hook(_provide, with_kwargs=True)
+    unet._ssr_installed = (processors, handle, unet.config.encoder_hid_dim_type)
+    unet.encoder_hid_proj = SubjectProjection(total, len(layers))
+    # As diffusers' own IP-Adapters do it: the attribute that forward reads, not the entry that is saved.
+    unet.config.encoder_hid_dim_type = "ip_image_proj"
+    return unet
+
+
+def remove(unet: nn.Module) -> nn.Module:
+    """Take the subject cross-attention out again; the UNet is as it was before :func:`install`."""
+    unet = getattr(unet, "_orig_mod", unet)
+    if not claimed(unet):
+        raise SSRError("no subject encoder is installed in this pipeline; nothing to remove")
+    processors, handle, hid_type = unet._ssr_installed
+    handle.remove()
+    for name, processor in processors.items():
+        unet.get_submodule(name).set_processor(processor)
+    del unet.encoder_hid_proj, unet._ssr_installed
+    unet.encoder_hid_proj = None
+    unet.config.encoder_hid_dim_type = hid_type
+    return unet
+
+
+def is_installed(unet: nn.Module) -> bool:
+    """Whether the subject cross-attention is in place, with every processor still ours."""
+    unet = getattr(unet, "_orig_mod", unet)
+    if not claimed(unet):
+        return False
+    return all(isinstance(unet.get_submodule(n).processor, SubjectAttnProcessor) for n in unet._ssr_installed[0])
+
+
+def claimed(unet: nn.Module) -> bool:
+    """Whether :func:`install` was called and :func:`remove` not yet, even if processors were replaced since."""
+    return getattr(getattr(unet, "_orig_mod", unet), "_ssr_installed", None) is not None

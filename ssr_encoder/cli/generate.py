@@ -1,0 +1,146 @@
+"""``ssr generate``: subjects of pictures, in new pictures."""
+
+from __future__ import annotations
+
+import json
+import math
+import secrets
+import time
+
+from ..errors import SSRError
+from . import options, outputs
+from .sources import Source, is_subject_file, load_encoder, load_subject, read_reference, read_subject
+from .terminal import note, progress
+
+EPILOG = f"""\
+examples:
+  ssr generate pets.jpg --query cat --prompt "a cat in the snow"
+  ssr generate pets.jpg --query cat --prompt "a cat at the beach" --num-images 4 --seed 7 -o "cat-{{n}}.png"
+  ssr generate pets.jpg --box 40,30,210,240 --prompt "a cat in the library" -o cat.png
+  ssr generate --subject "pets.jpg::cat" --subject "hats.jpg::red hat::0.7" --prompt "a cat wearing a red hat"
+  ssr generate cat.safetensors --scale 0.8 --prompt "a cat at night"      (a file from `ssr encode`)
+
+Picture i of a prompt has the seed SEED + i, alone or among others, so that any one can be made again.
+{outputs.POLICY[0].upper()}{outputs.POLICY[1:]};
+numbered files (the default) take the next free number.
+"""
+
+
+def add_parser(subparsers):
+    parser = subparsers.add_parser(
+        "generate",
+        help="generate pictures with subjects of other pictures in them",
+        description="Pick subjects out of pictures and generate them as a prompt says.",
+        epilog=EPILOG,
+    )
+    options.add_reference(parser, optional=True)
+    group = parser.add_argument_group("what to generate")
+    group.add_argument(
+        "--subject",
+        action="append",
+        default=[],
+        metavar="REF::QUERY[::SCALE]",
+        help="a subject; repeat it for several. REF may be a file from `ssr encode`, which needs no QUERY",
+    )
+    group.add_argument("--prompt", action="append", type=options.words, required=True, help="repeat it for several")
+    group.add_argument("--negative-prompt", type=options.words, metavar="TEXT", help="what to avoid")
+    group.add_argument(
+        "--scale", type=options.scale, help="strength of REF's subject, 0 to 10; 0 is without it (default the model's)"
+    )
+    group.add_argument("--num-images", type=options.whole(1, 1000), default=1, metavar="N", help="of each prompt")
+    group.add_argument(
+        "--seed", type=options.whole(0, 2**62), help="makes the result repeatable (default: a new one each time)"
+    )
+    group.add_argument("--steps", type=options.steps, default=30, metavar="N", help="denoising steps (default 30)")
+    group.add_argument(
+        "--guidance-scale",
+        type=options.number(0, 100, "3 to 8"),
+        metavar="SCALE",
+        help="how strictly to follow the prompt; 1 turns guidance off (default the model's)",
+    )
+    options.add_model(parser)
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="PLACE",
+        help="a file, a folder, or a pattern with {n} or {seed} in it (default: ssr-0001.png and on, here)",
+    )
+    options.add_output(parser, "print files, prompts, seeds and subjects as JSON")
+    return parser
+
+
+def run(args) -> None:
+    for prompt in args.prompt:
+        if not prompt.strip():
+            raise SSRError('the prompt is empty; say what to generate, e.g. --prompt "a cat in the snow"')
+    seed = secrets.randbelow(2**32) if args.seed is None else args.seed
+    jobs = [(prompt, seed + i) for prompt in args.prompt for i in range(args.num_images)]
+    files = outputs.PictureFiles(args.output, [number for _, number in jobs], args.overwrite)
+    sources = read_sources(args)
+
+    began = time.monotonic()
+    with progress(args) as start:
+        ssr = load_encoder(args, start)
+        start("encoding the subjects")
+        subjects = [source.encode(ssr) for source in sources]
+        for prompt in args.prompt:
+            _check_length(args, ssr.tokenizer, prompt)
+        start("loading the base model")
+        ssr.pipe.set_progress_bar_config(disable=True)
+        from ..pipeline import MAX_BATCH
+
+        advance = start("generating", total=args.steps * math.ceil(len(jobs) / MAX_BATCH))
+        pictures = ssr.generate(
+            args.prompt,
+            subjects,
+            negative_prompt=args.negative_prompt,
+            num_inference_steps=args.steps,
+            guidance_scale=args.guidance_scale,
+            num_images=args.num_images,
+            seed=seed,
+            callback_on_step_end=lambda pipe, step, timestep, tensors: advance() or tensors,
+        )
+    paths = files.write(pictures)
+
+    if not args.json:
+        print("\n".join(map(str, paths)))
+        return
+    rows = [
+        {"file": str(path), "prompt": text, "seed": number} for path, (text, number) in zip(paths, jobs, strict=True)
+    ]
+    used = [
+        {
+            "reference": source.name,
+            "query": subject.query,
+            "scale": ssr.config.subject_scale if subject.scale is None else subject.scale,
+        }
+        for source, subject in zip(sources, subjects, strict=True)
+    ]
+    figures = {"model": args.model, "fingerprint": ssr.fingerprint, "images": rows, "subjects": used}
+    print(json.dumps(figures | {"steps": args.steps, "seconds": round(time.monotonic() - began, 2)}, indent=1))
+
+
+def read_sources(args) -> list[Source]:
+    """REF, if there is one, then every ``--subject``."""
+    sources = []
+    if args.reference is None:
+        given = [f"--{name}" for name in ("query", "mask", "box", "point", "scale") if getattr(args, name) is not None]
+        if given:
+            raise SSRError(f"{' and '.join(given)} says something about REF, which is missing; name a picture first")
+        if not args.subject:
+            raise SSRError('there is no subject; give a picture and --query "cat", or --subject "REF::query"')
+    elif is_subject_file(args.reference):
+        given = [f"--{name}" for name in options.REGIONS if getattr(args, name) is not None]
+        if given:
+            raise SSRError(f"{args.reference} is encoded already, so {given[0]} is too late; give the picture instead")
+        sources.append(Source(args.reference, subject=load_subject(args.reference), scale=args.scale))
+    else:
+        sources.append(read_reference(args))
+        sources[0].scale = args.scale
+    return sources + [read_subject(spec) for spec in args.subject]
+
+
+def _check_length(args, tokenizer, prompt: str) -> None:
+    count = len(tokenizer(prompt, truncation=False, verbose=False).input_ids)
+    if count > tokenizer.model_max_length:
+        note(args, f"prompt {prompt[:40]!r}... has {count} tokens; the model reads {tokenizer.model_max_length}")

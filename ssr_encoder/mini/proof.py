@@ -1,0 +1,313 @@
+"""``ssr proof``: what the shipped weights can do, on identities that no training stage has seen.
+
+Each case is a scene with the asked-for subject and one or two others, and a prompt that puts the subject into a new
+place. The pictures are made as a user makes them (``encode``, the stock pipeline) and judged by the oracle, whose own
+accuracy on real scenes is printed beside. Every line stands beside the same prompts and noise without a subject.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ..encoder import SSREncoder
+from ..errors import SSRError
+from ..images import picture_grid
+from ..subject import Subject
+from .models import weights_dir
+from .oracle import PRESENT, Oracle, identity_embedding, shown
+from .recipes.oracle import accuracy, prototypes
+from .world import Scenes, World, boxes, query_texts, random_identities, sample_scenes
+from .world.captions import PHRASES, article
+
+# How a subject is asked for; "twin" is a box around one of two subjects of the same class.
+SINGLE = ("text", "mask", "box", "point", "twin")
+LINES = (*SINGLE, "composed")
+METRICS = ("shown", "identity", "other", "place")
+# Two of one class: the subject is nearer to the asked-for identity than to its twin's.
+TWIN_METRICS = (*METRICS, "told_apart")
+
+
+@dataclass
+class Case:
+    """One picture to make and to judge; lists have an entry a subject (two when composed)."""
+
+    prompt: str
+    place: int
+    concepts: list[int]
+    identities: list[tuple[int, int]]  # style, colour
+    others: list[int]  # concepts that must not appear
+    references: list[Image.Image]
+    queries: list[dict]  # arguments of SSREncoder.encode
+    new_drawing: bool
+    twin: tuple[int, int] | None = None  # identity of the other one of the same class
+
+
+@dataclass
+class Verdict:
+    """What the oracle sees in one picture; identity and shown are means over a composed picture's subjects."""
+
+    shown: float
+    identity: float
+    other: float | None  # None: the reference shows nothing else
+    place: float
+    likeness: float  # cosine to the right identity's prototype, mean over subjects
+    picture: Tensor = field(repr=False)
+    told_apart: float | None = None  # None: there is no twin
+
+
+def wilson(successes: float, n: int) -> tuple[float, float]:
+    """95 % interval of a proportion (Wilson 1927)."""
+    if n == 0:
+        return 0.0, 1.0
+    z, p = 1.96, successes / n
+    middle, spread = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    return max(0.0, (middle - spread) / (1 + z * z / n)), min(1.0, (middle + spread) / (1 + z * z / n))
+
+
+def make_cases(world: World, line: str, n: int, seed: int) -> list[Case]:
+    """n cases of a line. Text, mask, box and point ask for the same subjects in the same pictures.
+
+    Give a world on the CPU: the same seed then makes the same cases on every machine.
+    """
+    generator = torch.Generator(world.device).manual_seed(seed + (1000 if line in ("twin", "composed") else 0))
+    rng = random.Random(seed)
+    places = torch.randint(0, len(world.places) - 1, (n,), generator=generator, device=world.device).tolist()
+    firsts = [random_identities(world, n, generator, "holdout")]
+    if line == "composed":
+        # Two of one class are told apart by "twin"; here the prompt must be able to name both.
+        second = random_identities(world, n, generator, "holdout")
+        while (same := second[0] == firsts[0][0]).any():
+            again = random_identities(world, n, generator, "holdout")
+            second = tuple(torch.where(same, new, old) for new, old in zip(again, second, strict=True))
+        firsts.append(second)
+    drawn = [_references(world, n, generator, first, line) for first in firsts]
+    cases = []
+    for i in range(n):
+        case = Case("", places[i], [], [], [], [], [], False)
+        others: set[int] = set()
+        for first, (scenes, pictures, masks) in zip(firsts, drawn, strict=True):
+            concept, style, colour = (int(x[i]) for x in first)
+            case.concepts.append(concept)
+            case.identities.append((style, colour))
+            case.references.append(picture_grid(pictures[i : i + 1], 1))
+            case.queries.append(_query(world, line, concept, masks[i], rng))
+            case.new_drawing |= bool(world.new_drawing[concept, style])
+            others.update(c for c in scenes.concept[i].tolist() if c >= 0)
+            if line == "twin":
+                case.twin = (int(scenes.style[i, 1]), int(scenes.colour[i, 1]))
+        case.others = sorted(others - set(case.concepts))
+        named = " and ".join(article(world.concepts[c]) for c in case.concepts)
+        case.prompt = f"{named} {PHRASES[world.places[places[i]]]}"
+        cases.append(case)
+    return cases
+
+
+def _references(world: World, n: int, generator: torch.Generator, first, line: str):
+    """Scenes with the subject in slot 0 and one or two others; of another class, except for twins."""
+    second = None
+    if line == "twin":
+        colours = world.available.shape[2]
+        identity = world.available.flatten(1)[first[0]].float()
+        identity.scatter_(1, (first[1] * colours + first[2])[:, None], 0.0)
+        pick = torch.multinomial(identity, 1, generator=generator)[:, 0]
+        second = (first[0], pick // colours, pick % colours)
+    scenes: Scenes = sample_scenes(
+        world, n, generator, split="any", subjects=(0.0, 0.6, 0.4), first=first, second=second, distinct=1.0
+    )
+    pictures, masks = world.render(scenes, 128)
+    return scenes, pictures, masks[:, 0]
+
+
+def _query(world: World, line: str, concept: int, mask: Tensor, rng: random.Random) -> dict:
+    size = mask.shape[-1]
+    if line in ("text", "composed"):
+        return {"query": query_texts(world, torch.tensor([concept]), torch.tensor([0]), rng)[0]}
+    if line == "mask":
+        return {"mask": (mask > 0.5).cpu().numpy()}
+    if line in ("box", "twin"):
+        return {"box": (boxes(mask[None, None])[0, 0] * size).tolist()}
+    inside = (mask >= min(0.9, float(mask.max()))).nonzero().float()
+    centre = inside.mean(0)
+    y, x = inside[(inside - centre).norm(dim=1).argmin()].tolist()  # the covered pixel nearest to the middle
+    return {"point": (x + 0.5, y + 0.5)}
+
+
+@torch.no_grad()
+def make_pictures(
+    ssr: SSREncoder,
+    cases: list[Case],
+    subjects: list[list[Subject]] | None,
+    steps: int,
+    seed: int,
+    batch: int = 16,
+    on_step: Callable[[], None] = lambda: None,
+) -> Iterator[Tensor]:
+    """Pictures (3, H, W) in [0, 1] of the cases, in batches of prompts with subjects of their own."""
+    pipe = ssr.pipe
+    pipe.set_progress_bar_config(disable=True)
+
+    def after_step(pipe, step, timestep, tensors):
+        on_step()
+        return tensors
+
+    for start in range(0, len(cases), batch):
+        part = cases[start : start + batch]
+        embeds = None
+        if subjects is not None:
+            mine = subjects[start : start + batch]
+            rows = [[s.unconditional_tokens for s in row] for row in mine] + [[s.tokens for s in row] for row in mine]
+            tokens = torch.stack([torch.stack(row) for row in rows]).to(ssr.device, ssr.dtype)
+            embeds = [ssr.model.key_values(tokens, ssr.config.subject_scale).unflatten(0, (2, -1))]
+        pictures = pipe(
+            [case.prompt for case in part],
+            num_inference_steps=steps,
+            guidance_scale=ssr.config.guidance_scale,
+            ip_adapter_image_embeds=embeds,
+            generator=[torch.Generator("cpu").manual_seed(seed + start + i) for i in range(len(part))],
+            output_type="pt",
+            callback_on_step_end=after_step,
+        ).images
+        yield from pictures.float()
+
+
+class Judge:
+    """The oracle with the prototypes of the concepts that it has been asked about."""
+
+    def __init__(self, oracle: Oracle, world: World):
+        self.oracle, self.world = oracle, world
+        self.tables: dict[int, Tensor] = {}
+
+    def _table(self, concept: int) -> Tensor:
+        if concept not in self.tables:
+            generator = torch.Generator(self.world.device).manual_seed(99 + concept)  # whatever was asked before
+            self.tables[concept] = prototypes(self.oracle, self.world, concept, generator)
+        return self.tables[concept]
+
+    @torch.no_grad()
+    def __call__(self, picture: Tensor, case: Case) -> Verdict:
+        """What is in a picture (3, H, W) in [0, 1], asked about a case's subjects, others and place."""
+        device = next(self.oracle.parameters()).device
+        answers = self.oracle(picture[None].to(device) * 2 - 1)
+        sure = shown(answers["concept"])[0]
+        right, likeness, told_apart = [], [], None
+        for concept, (style, colour) in zip(case.concepts, case.identities, strict=True):
+            embedding = identity_embedding(answers, torch.tensor([concept], device=device))[0]
+            cosine = (embedding * self._table(concept)).sum(-1)
+            cosine = cosine.masked_fill(~self.world.available[concept].to(device), -2.0)  # not an identity
+            right.append(float(cosine.flatten().argmax() == style * cosine.shape[1] + colour))
+            likeness.append(float(cosine[style, colour]))
+            if case.twin is not None:
+                told_apart = float(cosine[style, colour] > cosine[case.twin])
+        return Verdict(
+            shown=sum(float(sure[c] > PRESENT) for c in case.concepts) / len(case.concepts),
+            identity=sum(right) / len(right),
+            other=float(any(sure[c] > PRESENT for c in case.others)) if case.others else None,
+            place=float(answers["place"][0].argmax() == case.place),
+            likeness=sum(likeness) / len(likeness),
+            picture=picture.cpu(),
+            told_apart=told_apart,
+        )
+
+
+def summarise(verdicts: list[Verdict], subjects: int = 1) -> dict:
+    """Metric -> value, 95 % interval and n, the number of subjects or pictures that it is a share of.
+
+    "told_apart" is there if any picture has a twin; "other" counts pictures whose reference shows another class.
+    """
+    summary = {}
+    for metric in TWIN_METRICS:
+        values = [getattr(v, metric) for v in verdicts if getattr(v, metric) is not None]
+        if metric not in METRICS and not values:
+            continue
+        each = subjects if metric in ("shown", "identity") else 1
+        low, high = wilson(sum(values) * each, len(values) * each)
+        value = sum(values) / len(values) if values else 0.0
+        summary[metric] = {"value": value, "low": low, "high": high, "n": len(values) * each}
+    return summary
+
+
+def chance(world: World, cases: list[Case]) -> float:
+    """Identity by guessing among the identities of the concept."""
+    sizes = world.available.flatten(1).sum(1).tolist()
+    return sum(1 / sizes[c] for case in cases for c in case.concepts) / sum(len(case.concepts) for case in cases)
+
+
+def prove(
+    ssr: SSREncoder,
+    n: int = 300,
+    steps: int = 20,
+    seed: int = 0,
+    lines: tuple[str, ...] = LINES,
+    batch: int = 16,
+    on_step: Callable[[], None] = lambda: None,
+) -> Iterator[dict]:
+    """Run the proof; yields one result a line: its figures, the same at scale 0, and the cases with their verdicts.
+
+    Identities are held out; "new drawings" among them are counted apart as well. ``on_step`` is called
+    :func:`count_steps` times.
+
+    Raises:
+        SSRError: the oracle's weights are not there.
+    """
+    world = World.load()
+    judge = Judge(load_oracle(ssr.device), world if ssr.device.type == "cpu" else World.load(ssr.device))
+    without: dict[str, list[Verdict]] = {}
+    for line in lines:
+        begin = time.monotonic()
+        cases = make_cases(world, line, n, seed)
+        subjects = [[ssr.encode(r, **q) for r, q in zip(c.references, c.queries, strict=True)] for c in cases]
+        pictures = make_pictures(ssr, cases, subjects, steps, seed, batch, on_step)
+        verdicts = [judge(p, c) for p, c in zip(pictures, cases, strict=True)]
+        if _group(line) not in without:  # the same prompts and noise: once for text, mask, box and point
+            plain = make_pictures(ssr, cases, None, steps, seed, batch, on_step)
+            without[_group(line)] = [judge(p, c) for p, c in zip(plain, cases, strict=True)]
+        count = len(cases[0].concepts)
+        fresh = [v for v, c in zip(verdicts, cases, strict=True) if c.new_drawing]
+        yield {
+            "line": line,
+            "figures": summarise(verdicts, count),
+            "scale_0": summarise(without[_group(line)], count),
+            "new_drawings": summarise(fresh, count),
+            "chance_identity": chance(world, cases),
+            "seconds": time.monotonic() - begin,
+            "cases": cases,
+            "verdicts": verdicts,
+            "without": without[_group(line)],
+            "subjects": subjects,
+        }
+
+
+def count_steps(n: int, steps: int, lines: tuple[str, ...], batch: int) -> int:
+    """Denoising steps of all batches of a proof."""
+    return -(-n // batch) * steps * (len(lines) + len({_group(line) for line in lines}))
+
+
+def _group(line: str) -> str:
+    """Lines of a group have the same cases but for the query."""
+    return "single" if line in ("text", "mask", "box", "point") else line
+
+
+def load_oracle(device) -> Oracle:
+    """The shipped judge.
+
+    Raises:
+        SSRError: its weights are not there.
+    """
+    path = weights_dir() / "oracle.safetensors"
+    if not path.is_file():
+        raise SSRError(f"the oracle's weights {path} are not there; install the package again")
+    return Oracle.load(path, device)
+
+
+def judge_accuracy(device, n: int = 300) -> dict[str, float]:
+    """The oracle on real scenes of held-out identities."""
+    world = World.load(device)
+    return accuracy(load_oracle(device), world, n, torch.Generator(world.device).manual_seed(7))

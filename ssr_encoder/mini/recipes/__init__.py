@@ -1,0 +1,8 @@
+"""The embedded model's recipes by stage name, in the order in which they are run."""
+
+from .clip import CLIPRecipe
+from .oracle import OracleRecipe
+from .subject import SSRRecipe, UNetRecipe
+from .vae import VAERecipe
+
+RECIPES = {recipe.name: recipe for recipe in (VAERecipe, CLIPRecipe, OracleRecipe, UNetRecipe, SSRRecipe)}

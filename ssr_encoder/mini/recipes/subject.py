@@ -1,0 +1,299 @@
+"""Stages ``unet`` and ``ssr``: the base model with its subject branch, then the subject encoder alone.
+
+``unet`` learns to draw from text and from subjects together: on this small world selection and identity then appear
+within minutes, while a subject branch added to a finished but weak base learned neither (docs/log.md). ``ssr`` is
+the paper's training: everything else frozen, ``L = L_LDM + tau * L_reg``.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from transformers import CLIPTextModel, CLIPTokenizer, CLIPVisionModel
+
+from ...attention import install
+from ...checkpoint import save_model
+from ...losses import denoising_loss, embedding_consistency_loss, snr_weight
+from ...model import SubjectModel
+from ...selection import patch_weights
+from ..data import Ring, draw, pooled_area, random_queries
+from ..models import MODEL_INDEX, MiniConfig, make_scheduler, make_subject_config, make_unet, tokenize
+from ..preview import preview
+from ..world import World
+from .base import Recipe, TrainConfig
+
+
+class _Denoiser(nn.Module):
+    def __init__(self, unet: UNet2DConditionModel, subject: SubjectModel):
+        super().__init__()
+        self.unet, self.subject = unet, subject
+
+
+class UNetRecipe(Recipe):
+    """Text and subject together, from random weights."""
+
+    name = "unet"
+    batch_sizes = {"cpu": 32, "cuda": 512}
+    learning_rates = {"cpu": 1e-3, "cuda": 1e-3}
+    ring_sizes = {"cpu": 1536, "cuda": 16384}
+    fresh = 0.25  # of a batch, drawn anew each step
+    tau = 0.01  # weight of L_reg (supplement F)
+    subject_pixels = 2.0  # how much more the latents under subjects weigh
+    # What a sample is conditioned on: text and subject, subject alone, text alone, nothing.
+    conditions = (0.5, 0.2, 0.2, 0.1)
+    reference_is_target = 0.0
+    train_base = True
+
+    def __init__(self, config: MiniConfig, train: TrainConfig, device: torch.device, weights: Path):
+        super().__init__(config, train, device)
+        self.world = World.load(device)
+        self.sampler = World.load("cpu") if self.cuda else self.world
+        self.chooser = torch.Generator().manual_seed(train.seed)  # decides what scenes show, on the CPU
+        self.tokenizer = CLIPTokenizer.from_pretrained(weights / "tokenizer")
+        self.vae = self._frozen(AutoencoderKL.from_pretrained(weights / "vae"))
+        self.text_encoder = self._frozen(CLIPTextModel.from_pretrained(weights / "text_encoder"))
+        self.image_encoder = self._frozen(CLIPVisionModel.from_pretrained(weights / "image_encoder"))
+        unet = make_unet(config)
+        self.subject_config = make_subject_config(config, unet)
+        self.denoiser = _Denoiser(unet, SubjectModel(self.subject_config)).to(device)
+        self._load(weights)
+        self.trained = self.denoiser if self.train_base else self.denoiser.subject
+        unet.requires_grad_(self.train_base)
+        install(unet, self.subject_config.layers)
+        if self.cuda:
+            unet.to(memory_format=torch.channels_last)
+        scheduler = DDPMScheduler.from_config(make_scheduler().config)
+        self.scheduler, self.alphas = scheduler, scheduler.alphas_cumprod.to(device)
+        self.rng = random.Random(train.seed)
+        self.ring = Ring(self.ring_sizes["cuda" if self.cuda else "cpu"])
+        self._denoise = self.compiled(self._denoise_eager)
+        self._see = self._see_eager  # transformers collects hidden states through hooks, which do not compile well
+        self._to_latents = self.compiled(self._to_latents_eager)
+        with torch.no_grad():
+            self.blank_query = self.text_encoder(self._ids([""])).last_hidden_state  # (1, L, D)
+            size = config.image_size
+            self.blank_image = self._see_eager(torch.zeros(1, 3, size, size, device=device))  # (1, K, P, D)
+        self.prepare()
+
+    def _frozen(self, module: nn.Module) -> nn.Module:
+        return module.float().to(self.device).eval().requires_grad_(False)
+
+    def _load(self, weights: Path) -> None:
+        if (weights / "unet").exists():
+            self.denoiser.unet.load_state_dict(UNet2DConditionModel.from_pretrained(weights / "unet").state_dict())
+        if (weights / "model.safetensors").exists():
+            self.denoiser.subject.load_state_dict(load_file(weights / "model.safetensors"))
+
+    def _ids(self, texts: list[str]) -> Tensor:
+        return tokenize(self.tokenizer, texts).to(self.device)
+
+    # -- frozen encoders
+    def _see_eager(self, pictures: Tensor) -> Tensor:
+        """(m, 3, size, size) in [-1, 1] -> hidden states (m, K, P, D)."""
+        hidden = self.image_encoder(pictures, output_hidden_states=True).hidden_states
+        return torch.stack([hidden[i] for i in self.config.hidden_layers], 1)
+
+    def _to_latents_eager(self, pictures: Tensor) -> Tensor:
+        return self.vae.encode(pictures).latent_dist.mean
+
+    @torch.no_grad()
+    def encode(self, example) -> dict[str, Tensor]:
+        """What the ring keeps of an example."""
+        half = torch.bfloat16 if self.cuda else torch.float32
+        with self.autocast():
+            hidden = self._see(example.references.flatten(0, 1)).unflatten(0, (-1, 2))
+            latents = self._to_latents(example.pictures)
+        return {
+            "latents": latents.to(half),
+            "area": pooled_area(example.subject_area, self.config.latent_size).to(half),
+            "caption_ids": example.caption_ids,
+            "hidden": hidden.to(half),
+            "masks": (example.reference_masks * 255).to(torch.uint8),
+            "query_ids": example.query_ids,
+            "enough": example.text_is_enough,
+            "two": example.two,
+        }
+
+    def _draw(self, n: int) -> dict[str, Tensor]:
+        example = draw(
+            self.world,
+            self.tokenizer,
+            self.config,
+            n,
+            self.chooser,
+            self.rng,
+            sampler=self.sampler,
+            reference_is_target=self.reference_is_target,
+        )
+        return self.encode(example)
+
+    # -- the step
+    def loss(self):
+        fresh = max(1, int(self.batch_size * self.fresh))
+        if not self.ring.filled:
+            for _ in range(max(2, self.ring.capacity // (8 * fresh))):  # an eighth full, then it grows
+                self.ring.put(self._draw(fresh))
+        self.ring.put(self._draw(fresh))
+        batch = self.ring.take(self.batch_size, self.generator)
+        with torch.no_grad():
+            inputs, figures = self._conditions(batch)
+        with self.autocast():
+            noise_pred, scale_embeds, attention = self._denoise(**inputs["model"])
+        target = inputs["target"]
+        area = 1 + (self.subject_pixels - 1) * batch["area"].float()
+        loss = denoising_loss(noise_pred, target, snr_weight(self.alphas, inputs["model"]["timesteps"]), area)
+        regularisation = embedding_consistency_loss(
+            scale_embeds, inputs["model"]["query_embeds"].flatten(0, 1), inputs["asked"].flatten().float()
+        )
+        figures |= {"denoising": loss.detach(), "reg": regularisation.detach()}
+        return loss + self.tau * regularisation, figures
+
+    def _conditions(self, batch: dict[str, Tensor]):
+        n, device = len(batch["latents"]), self.device
+        chance = torch.rand(n, device=device, generator=self.generator)
+        both, subject, text, _ = self.conditions
+        has_subject = chance < both + subject
+        has_text = (chance < both) | ((chance >= both + subject) & (chance < both + subject + text))
+        masks = batch["masks"].flatten(0, 1).float() / 255
+        weights, with_text = random_queries(
+            masks, batch["enough"].flatten(), self.config.grid, self.subject_config.point_radius, self.generator
+        )
+        # The second subject comes along in half of the examples that show two.
+        second = batch["two"] & (torch.rand(n, device=device, generator=self.generator) < 0.6)
+        scale = torch.stack([has_subject, has_subject & second], 1).float()
+        # A dropped subject is, half of the time, the unconditional one of guidance: empty query, zero picture.
+        blank = ~has_subject & (torch.rand(n, device=device, generator=self.generator) < 0.5)
+        scale[:, 0] = torch.where(blank, 1.0, scale[:, 0])
+        hidden = torch.where(
+            blank[:, None, None, None, None], self.blank_image[:, None].to(batch["hidden"].dtype), batch["hidden"]
+        )
+        weights = weights.unflatten(0, (n, 2))
+        weights = torch.where(blank[:, None, None], torch.ones_like(weights), weights)
+        asked = with_text.unflatten(0, (n, 2)) & ~blank[:, None]
+        with self.autocast():
+            query_embeds = self.text_encoder(batch["query_ids"].flatten(0, 1)).last_hidden_state.unflatten(0, (n, 2))
+            prompt_embeds = self.text_encoder(batch["caption_ids"]).last_hidden_state
+        query_embeds = torch.where(
+            asked[:, :, None, None], query_embeds, self.blank_query[:, None].to(query_embeds.dtype)
+        )
+        prompt_embeds = torch.where(has_text[:, None, None], prompt_embeds, self.blank_query.to(prompt_embeds.dtype))
+        latents = batch["latents"].float()
+        noise = torch.randn(latents.shape, device=device, generator=self.generator)
+        timesteps = torch.randint(0, len(self.alphas), (n,), device=device, generator=self.generator)
+        model = {
+            "noisy": self.scheduler.add_noise(latents, noise, timesteps),
+            "timesteps": timesteps,
+            "prompt_embeds": prompt_embeds,
+            "query_embeds": query_embeds,
+            "hidden": hidden,
+            "weights": weights,
+            "scale": scale,
+        }
+        target = self.scheduler.get_velocity(latents, noise, timesteps)
+        return {"model": model, "target": target, "asked": asked & (scale > 0)}, {}
+
+    def _denoise_eager(self, noisy, timesteps, prompt_embeds, query_embeds, hidden, weights, scale):
+        pack, scale_embeds, attention = self.denoiser.subject(
+            query_embeds, list(hidden.unbind(2)), weights, scale[:, :, None]
+        )
+        noise_pred = self.denoiser.unet(
+            noisy, timesteps, prompt_embeds, added_cond_kwargs={"image_embeds": [pack[None]]}, return_dict=False
+        )[0]
+        return noise_pred, scale_embeds, attention
+
+    # -- figures that need no sampling
+    @torch.no_grad()
+    def evaluate(self, n: int = 0) -> dict[str, float]:
+        """Denoising loss on fixed held-out targets, noise and timesteps, under right and wrong conditions."""
+        n = n or (512 if self.cuda else 48)
+        generator, rng = torch.Generator(self.device).manual_seed(7), random.Random(7)
+        example = draw(
+            self.world,
+            self.tokenizer,
+            self.config,
+            n,
+            torch.Generator().manual_seed(7),
+            rng,
+            "holdout",
+            sampler=self.sampler,
+            subjects=(1.0, 0.0, 0.0),
+        )
+        kept = self.encode(example)
+        other = kept["hidden"].roll(1, 0)  # another identity (and mostly another concept)
+        noise = torch.randn(kept["latents"].shape, device=self.device, generator=generator)
+        timesteps = torch.arange(n, device=self.device) * len(self.alphas) // n
+        latents = kept["latents"].float()
+        embeds = lambda ids: self.text_encoder(ids).last_hidden_state  # noqa: E731
+        prompt, query = embeds(kept["caption_ids"]), embeds(kept["query_ids"].flatten(0, 1)).unflatten(0, (n, 2))
+        wrong_query = embeds(example.other_ids)[:, None].expand_as(query)
+        ones = torch.ones(n, 2, 1 + self.config.grid**2, device=self.device)
+        mask = _weights_of(kept["masks"], self.config.grid)
+        first = torch.tensor([1.0, 0.0], device=self.device).expand(n, 2)
+        blank = self.blank_query.expand_as(prompt)
+        cases = {
+            "right": (prompt, query, kept["hidden"], ones, first),
+            "mask": (prompt, self.blank_query[:, None].expand_as(query), kept["hidden"], mask, first),
+            "wrong_query": (prompt, wrong_query, kept["hidden"], ones, first),
+            "wrong_identity": (prompt, query, other, ones, first),
+            "no_subject": (prompt, query, kept["hidden"], ones, first * 0),
+            "subject_only": (blank, query, kept["hidden"], ones, first),
+            "nothing": (blank, query, kept["hidden"], ones, first * 0),
+        }
+        noisy = self.scheduler.add_noise(latents, noise, timesteps)
+        target = self.scheduler.get_velocity(latents, noise, timesteps)
+        figures = {}
+        has_rival = (example.other_ids != self._ids([""])).any(1)
+        for name, case in cases.items():
+            predicted, attention = [], []
+            for part in torch.arange(n, device=self.device).split(128):
+                inputs = [x[part] for x in (noisy, timesteps, *case)]
+                inputs[4] = inputs[4].float()
+                with self.autocast():
+                    noise_pred, _, seen = self._denoise_eager(*inputs)
+                predicted.append(noise_pred.float())
+                attention.append(seen.float().mean(dim=(1, 2)).unflatten(0, (-1, 2))[:, 0])
+            error = ((torch.cat(predicted) - target) ** 2).mean(dim=(1, 2, 3))
+            use = has_rival if name in ("right", "wrong_query") else torch.ones_like(has_rival)
+            figures[f"loss_{name}"] = float(error[use].mean() if name == "wrong_query" else error.mean())
+            if name == "right":
+                figures["loss_right_where_rival"] = float(error[has_rival].mean())
+                inside = (mask[:, 0] > 0.5).float()
+                mass = (torch.cat(attention) * inside).sum(1)
+                figures["attention_in_mask"] = float(mass.mean())
+                figures["area_of_mask"] = float(inside.mean())
+        return figures
+
+    @torch.no_grad()
+    def sample_grid(self):
+        """Rows: reference, then the subject in two new scenes; and text alone."""
+        return preview(self)
+
+    def export(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        if self.train_base:
+            unet = make_unet(self.config)
+            unet.load_state_dict(self.denoiser.unet.state_dict())
+            unet.half().save_pretrained(folder / "unet", max_shard_size="15MB")
+            make_scheduler().save_pretrained(folder / "scheduler")
+            (folder / "model_index.json").write_text(json.dumps(MODEL_INDEX, indent=1) + "\n")
+        save_model(self.denoiser.subject, folder, torch.float16)
+
+
+class SSRRecipe(UNetRecipe):
+    """The paper's stage: base frozen, subject encoder trained."""
+
+    name = "ssr"
+    learning_rates = {"cpu": 5e-4, "cuda": 6e-4}
+    conditions = (0.6, 0.3, 0.0, 0.1)  # text alone would teach the subject branch nothing
+    train_base = False
+
+
+def _weights_of(masks: Tensor, grid: int) -> Tensor:
+    """uint8 masks (n, 2, H, W) to patch weights (n, 2, 1 + grid*grid)."""
+    return patch_weights(masks.flatten(0, 1).float() / 255, grid).unflatten(0, (-1, 2))

@@ -1,0 +1,126 @@
+"""Train one stage of the embedded model.
+
+    python -m ssr_encoder.mini.train STAGE --time-limit 9m --out DIR [--resume DIR] [--weights DIR]
+
+STAGE is vae, clip, oracle, unet or ssr. ``--weights`` is the folder with the finished earlier stages (default: the
+shipped weights); a stage starts from its own weights there when ``--continue`` is given, from random ones otherwise.
+``--resume`` goes on from a folder that an earlier run wrote, with the optimiser's state. Every half minute prints a
+line of figures and appends it to DIR/STAGE.jsonl; every ``--save-every`` saves everything and draws DIR/STAGE.png.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import time
+from pathlib import Path
+
+import torch
+
+from ..errors import SSRError
+from ..images import picture_grid
+from .models import MiniConfig, weights_dir
+from .recipes import RECIPES
+from .recipes.base import TrainConfig
+
+
+def seconds(text: str) -> float:
+    """ "90", "90s", "9m" or "1.5h" in seconds."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
+    if not match:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time; write 90s, 9m or 1.5h")
+    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m ssr_encoder.mini.train",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("stage", choices=RECIPES)
+    parser.add_argument("--time-limit", type=seconds, default=540.0, help="e.g. 90s, 9m (default), 1.5h")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--resume", type=Path, help="folder of an earlier run of this stage")
+    parser.add_argument("--weights", type=Path, default=weights_dir(), help="folder with the earlier stages")
+    parser.add_argument("--continue", dest="go_on", action="store_true", help="start from this stage's own weights")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--batch-size", type=int, default=0)
+    parser.add_argument("--learning-rate", type=float, default=0.0)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--decay", type=float, default=0.25, help="share of the time in which the rate falls (0: never)"
+    )
+    parser.add_argument("--save-every", type=seconds, default=180.0)
+    parser.add_argument("--report-every", type=seconds, default=30.0)
+    parser.add_argument("--max-steps", type=int, default=0)
+    parser.add_argument("--no-compile", action="store_true")
+    parser.add_argument("--no-grid", action="store_true", help="draw no sample grid at the end")
+    parser.add_argument("--reference-is-target", type=float, default=None, help="share of examples (unet, ssr)")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse(argv)
+    start = time.monotonic()
+    device = torch.device(args.device)
+    if device.type == "cuda":
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+        torch.backends.cudnn.benchmark = True
+    torch.manual_seed(args.seed)
+    train = TrainConfig(
+        time_limit=args.time_limit,
+        batch_size=args.batch_size,
+        learning_rate=args.learning_rate,
+        seed=args.seed,
+        decay=args.decay,
+        compile=not args.no_compile,
+        max_steps=args.max_steps,
+    )
+    if args.reference_is_target is not None:
+        RECIPES[args.stage].reference_is_target = args.reference_is_target
+    recipe = RECIPES[args.stage](MiniConfig(), train, device, args.weights)
+    if args.resume:
+        recipe.resume(args.resume)
+    elif args.go_on:
+        recipe.resume(args.weights)
+    print(
+        f"{args.stage}: {sum(p.numel() for p in recipe.parameters_list) / 1e6:.2f} M parameters on {device}, "
+        f"set up in {time.monotonic() - start:.0f} s",
+        flush=True,
+    )
+    args.out.mkdir(parents=True, exist_ok=True)
+    saved, before = time.monotonic(), recipe.samples
+    begun = time.monotonic()
+    for progress in recipe.run(args.report_every):
+        rate = (progress.samples - before) / (time.monotonic() - begun)
+        line = {
+            "stage": args.stage,
+            "steps": progress.steps,
+            "samples": progress.samples,
+            "seconds": round(progress.seconds),
+            "per_second": round(rate, 1),
+            **progress.figures,
+        }
+        if progress.finished or time.monotonic() - saved >= args.save_every:
+            with recipe.averaged():
+                line |= recipe.evaluate()
+            recipe.save(args.out)
+            saved = time.monotonic()
+        with open(args.out / f"{args.stage}.jsonl", "a") as log:
+            log.write(json.dumps(line) + "\n")
+        print(" ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in line.items()), flush=True)
+    if args.no_grid:
+        return
+    with recipe.averaged():
+        grid = recipe.sample_grid()
+    if grid is not None:
+        picture_grid(*grid).save(args.out / f"{args.stage}.png")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except SSRError as error:
+        raise SystemExit(f"error: {error}") from None

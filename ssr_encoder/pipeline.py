@@ -1,0 +1,142 @@
+"""One call around any stock pipeline: text-to-image, image-to-image, inpainting, ControlNet, AnimateDiff."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from . import attention
+from .errors import SSRError
+from .subject import Subject
+
+if TYPE_CHECKING:
+    from .encoder import SSREncoder
+
+MAX_BATCH = 4  # pictures a call of the pipeline: keys and values are repeated for each
+
+
+def generate(
+    self: SSREncoder,
+    prompt: str | Sequence[str],
+    subjects: Subject | Sequence[Subject] = (),
+    *,
+    pipe=None,
+    negative_prompt: str | None = None,
+    num_inference_steps: int = 30,
+    guidance_scale: float | None = None,
+    num_images: int = 1,
+    seed: int | None = None,
+    generator: torch.Generator | None = None,
+    height: int | None = None,
+    width: int | None = None,
+    **pipeline_arguments,
+) -> list:
+    """Generate pictures (or videos) of prompts with subjects in them.
+
+    Args:
+        prompt: one, or several.
+        subjects: what :meth:`encode` returned, any number; scales, regions and schedules are theirs
+            (:meth:`Subject.with_`).
+        pipe: any stock diffusers pipeline on this encoder's base model; default the text-to-image one. An encoder
+            not yet installed in it is installed for the call and removed again.
+        guidance_scale: default the encoder's; 1 turns guidance off.
+        num_images: of each prompt.
+        seed: picture i of a prompt gets the noise of ``seed + i``, however many are made at once.
+        generator: instead of a seed, for a single picture.
+        pipeline_arguments: passed to the pipeline, e.g. ``image=``, ``strength=``, ``num_frames=``.
+
+    Returns:
+        ``num_images`` PIL pictures for each prompt, in order (lists of frames from a video pipeline).
+
+    Raises:
+        SSRError: empty prompt, steps or sizes out of range, a subject of another model, a pipeline that does not fit.
+    """
+    prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+    subjects = [subjects] if isinstance(subjects, Subject) else list(subjects)
+    guidance_scale = self.config.guidance_scale if guidance_scale is None else guidance_scale
+    _check(prompts, num_inference_steps, guidance_scale, num_images, height, width, seed)
+    if "clip_skip" in pipeline_arguments:
+        raise SSRError("clip_skip does not work with this version of transformers; leave it out")
+    pipe = self.pipe if pipe is None else pipe
+    unet = getattr(pipe, "unet", None)
+    if unet is None:
+        raise SSRError(f"a {type(pipe).__name__} has no UNet; give a Stable Diffusion 1.5 pipeline")
+    temporarily = not attention.claimed(unet)
+    if not attention.is_installed(unet):
+        self.install(pipe)
+    try:
+        size = _size(pipe, height, width, pipeline_arguments)
+        guidance = guidance_scale > 1 and unet.config.time_cond_proj_dim is None  # as the stock pipelines decide it
+        arguments = self.conditioning(subjects, guidance=guidance, size=size, dtype=unet.dtype)
+        extra = arguments.pop("cross_attention_kwargs", {})
+        if extra or pipeline_arguments.get("cross_attention_kwargs"):
+            arguments["cross_attention_kwargs"] = {
+                **(pipeline_arguments.pop("cross_attention_kwargs", None) or {}),
+                **extra,
+            }
+        if height is not None:
+            arguments["height"] = height
+        if width is not None:
+            arguments["width"] = width
+        seed = int(torch.randint(2**32, ())) if seed is None else seed
+        jobs = [(text, seed + i) for text in prompts for i in range(num_images)]
+        # Pipelines that start from a picture pair pictures with prompts in ways of their own: one at a time there.
+        batch = MAX_BATCH if "image" not in pipeline_arguments and not hasattr(pipe, "motion_adapter") else 1
+        results = []
+        for start in range(0, len(jobs), batch):
+            part = jobs[start : start + batch]
+            generators = [torch.Generator("cpu").manual_seed(number) for _, number in part]
+            output = pipe(
+                prompt=[text for text, _ in part] if batch > 1 else part[0][0],
+                negative_prompt=_negative(negative_prompt, len(part), batch),
+                num_inference_steps=num_inference_steps,
+                guidance_scale=guidance_scale,
+                generator=generator or (generators if batch > 1 else generators[0]),
+                **arguments,
+                **pipeline_arguments,
+            )
+            results.extend(output.frames if hasattr(output, "frames") else output.images)
+        return results
+    finally:
+        if temporarily:
+            self.remove(pipe)
+
+
+def _size(pipe, height: int | None, width: int | None, arguments: dict) -> tuple[int, int]:
+    """(height, width) of what the pipeline will make. Pipelines that start from a picture take its size, save
+    inpainting."""
+    factor, sample = pipe.vae_scale_factor, pipe.unet.config.sample_size
+    size = tuple(side * factor for side in (sample if isinstance(sample, (list, tuple)) else (sample, sample)))
+    picture = arguments.get("image")
+    if picture is not None and "mask_image" not in arguments:
+        while isinstance(picture, (list, tuple)):
+            picture = picture[0]
+        if torch.is_tensor(picture):
+            size = tuple(picture.shape[-2:])
+        else:
+            size = picture.shape[-3:-1] if hasattr(picture, "shape") else (picture.height, picture.width)
+        size = tuple(side - side % factor for side in size)
+    return height or size[0], width or size[1]
+
+
+def _negative(negative_prompt: str | None, count: int, batch: int):
+    return negative_prompt if negative_prompt is None or batch == 1 else [negative_prompt] * count
+
+
+def _check(prompts, steps, guidance_scale, num_images, height, width, seed) -> None:
+    if not prompts or not all(isinstance(text, str) and text.strip() for text in prompts):
+        raise SSRError('the prompt is empty; say what to generate, e.g. "a cat in the snow"')
+    if not isinstance(steps, int) or not 1 <= steps <= 1000:
+        raise SSRError(f"num_inference_steps is {steps}; give a whole number from 1 to 1000, usually 20 to 30")
+    if not math.isfinite(guidance_scale) or not 0 <= guidance_scale <= 100:
+        raise SSRError(f"guidance_scale is {guidance_scale}; give a number from 0 to 100, usually 3 to 8")
+    if not isinstance(num_images, int) or num_images < 1:
+        raise SSRError(f"num_images is {num_images}; give a whole number from 1")
+    if seed is not None and not (isinstance(seed, int) and 0 <= seed < 2**63):
+        raise SSRError(f"the seed is {seed}; give a whole number from 0")
+    for name, value in (("height", height), ("width", width)):
+        if value is not None and (not isinstance(value, int) or value < 8 or value % 8):
+            raise SSRError(f"{name} is {value}; give a multiple of 8 pixels")
