@@ -221,16 +221,21 @@ class SSREncoder:
             if x1 <= x0 or y1 <= y0:
                 raise SSRError(f"the box {_listed(values)} is empty; give x0, y0, x1, y1 with x0 < x1 and y0 < y1")
             if min(x1, width) <= max(x0, 0) or min(y1, height) <= max(y0, 0):
-                raise SSRError(f"the box {_listed(values)} lies outside the picture of {width} x {height} pixels; move it")
+                raise SSRError(
+                    f"the box {_listed(values)} lies outside the picture of {width} x {height} pixels; move it"
+                )
+            x0, y0, x1, y1 = max(x0, 0), max(y0, 0), min(x1, width), min(y1, height)
             region = box_masks(torch.tensor([[x0 / width, y0 / height, x1 / width, y1 / height]]), size)[0]
-            if not region.any():  # thinner than a pixel of the reduced size: its centre stands for it
-                point = ((x0 + x1) / 2, (y0 + y1) / 2)
-            else:
-                return region
+            if not region.any():  # thinner than a pixel of the reduced size: the pixel at its centre stands for it
+                centre = torch.tensor([[(x0 + x1) / 2 / width, (y0 + y1) / 2 / height]])
+                region = point_masks(centre, 0.0, size)[0]
+            return region
         if point is not None:
             x, y = _numbers(point, 2, "point", "x, y")
             if not (0 <= x < width and 0 <= y < height):
-                raise SSRError(f"the point {_listed((x, y))} is not on the picture of {width} x {height} pixels; move it")
+                raise SSRError(
+                    f"the point {_listed((x, y))} is not on the picture of {width} x {height} pixels; move it"
+                )
             return point_masks(torch.tensor([[x / width, y / height]]), self.config.point_radius, size)[0]
         return None
 

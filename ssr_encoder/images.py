@@ -41,10 +41,12 @@ def open_picture(source, what: str = "reference image", ground: str = "white") -
     if min(width, height) < MIN_SIDE:
         raise SSRError(f"{name} has {width} x {height} pixels; give one of at least {MIN_SIDE} x {MIN_SIDE}")
     try:
-        picture.load()
-        return to_rgb(ImageOps.exif_transpose(picture), ground)
-    except SSRError:
-        raise
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what the decoders think of a file that can be read all the same
+            picture.load()
+            return to_rgb(ImageOps.exif_transpose(picture), ground)
+    except SSRError as error:
+        raise SSRError(f"{name}: {error}") from None
     except Exception as error:  # decoders raise many kinds
         raise SSRError(f"{name} is damaged ({_short(error)}); give the whole file") from None
 
@@ -155,7 +157,7 @@ def _open(source, what: str) -> tuple[Image.Image, str]:
         if path.stat().st_size == 0:
             raise SSRError(f"{name} is an empty file; give a picture")
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            warnings.simplefilter("ignore")
             return Image.open(path), name
     except FileNotFoundError:
         raise SSRError(f"{name} does not exist; check the path") from None

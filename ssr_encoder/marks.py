@@ -1,4 +1,4 @@
-"""A query drawn on its reference picture: a box, a point with the disc that is read, a mask's outline, a text's label."""
+"""A query drawn on its reference picture: a box, a point and the disc that is read, a mask's outline, a text."""
 
 from __future__ import annotations
 

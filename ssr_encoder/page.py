@@ -1,4 +1,4 @@
-"""Pages that a person opens in a browser: one file, with its style and pictures inside, and nothing loaded from afar."""
+"""Pages that a person opens in a browser: one file, its style and pictures inside, nothing loaded from afar."""
 
 from __future__ import annotations
 

@@ -40,7 +40,8 @@ def point_masks(points: Tensor, radius: float, size: int | tuple[int, int]) -> T
     longer = max(height, width)
     dx, dy = x - points[:, 0, None, None], y - points[:, 1, None, None]
     disc = (dx * width) ** 2 + (dy * height) ** 2 <= (radius * longer) ** 2
-    return (disc | (dx.abs() * width <= 0.5) & (dy.abs() * height <= 0.5)).float()
+    under = (dx.abs() * width <= 0.501) & (dy.abs() * height <= 0.501)
+    return (disc | under).float()
 
 
 def _centres(size: int | tuple[int, int], like: Tensor) -> tuple[Tensor, Tensor]:

@@ -84,12 +84,7 @@ def _parser() -> Parser:
     parser.add_argument("--version", action="version", version=f"ssr {__version__}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Parser)
     for name in COMMANDS:
-        try:
-            command = importlib.import_module(f".{name}", __name__)
-        except ModuleNotFoundError as error:
-            if error.name != f"{__name__}.{name}":
-                raise
-            continue
+        command = importlib.import_module(f".{name}", __name__)
         command.add_parser(subparsers).set_defaults(run=command.run)
     return parser
 

@@ -47,7 +47,7 @@ def run(args) -> None:
         step = start(f"generating {count_pictures(pictures, composed)} pictures", _work(pictures, composed, args.steps))
         rows, together = make_demo(ssr, pictures, composed, args.steps, args.seed, step)
     with whole_folder(folder) as temporary:
-        contact_sheet(rows, together, args.steps, args.seed).save(temporary / "contact-sheet.png", optimize=True)
+        contact_sheet(rows, together, args.steps, args.seed).save(temporary / "contact-sheet.png")
         page = demo_page(rows, together, args.steps, args.seed, args.model)
         (temporary / "index.html").write_text(page, encoding="utf-8")
         (temporary / "references").mkdir()

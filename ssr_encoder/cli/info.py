@@ -39,7 +39,7 @@ def run(args) -> None:
         print(json.dumps({key.replace(" ", "_"): value for key, value in figures.items()}, indent=1))
         return
     for key, value in figures.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and value:
             print(f"{key}:")
             for name, inner in value.items():
                 print(f"  {name:<14}  {_shown(inner)}")
@@ -64,12 +64,19 @@ def _model(name: str) -> dict:
             "aligner": sum(parameter.numel() for parameter in model.aligner.parameters()),
             "key_values": sum(parameter.numel() for parameter in model.key_values.parameters()),
         },
-        "files": {path.name: path.stat().st_size for path in sorted(folder.iterdir()) if path.is_file()},
+        "bytes": {path.name: path.stat().st_size for path in _weights(folder)},
         "scales": config.hidden_layers,
         "subject scale": config.subject_scale,
         "guidance scale": config.guidance_scale,
         "layers": dict(config.layers),
     }
+
+
+def _weights(folder: Path) -> list[Path]:
+    """The encoder's own files, as published or as ours."""
+    from ..checkpoint import RELEASED, WEIGHTS
+
+    return [folder / name for name in (WEIGHTS, *RELEASED) if (folder / name).is_file()]
 
 
 def _subject(name: str) -> dict:
@@ -116,4 +123,4 @@ def _shown(value) -> str:
         return f"{value:,}"
     if isinstance(value, list):
         return ", ".join(map(str, value))
-    return "the model's" if value is None else str(value)
+    return "-" if value in (None, {}) else str(value)

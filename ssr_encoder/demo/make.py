@@ -56,9 +56,7 @@ def make_demo(
         return tensors
 
     def generate(prompts, subjects):
-        return ssr.generate(
-            prompts, subjects, num_inference_steps=steps, seed=seed, callback_on_step_end=after_step
-        )
+        return ssr.generate(prompts, subjects, num_inference_steps=steps, seed=seed, callback_on_step_end=after_step)
 
     rows, encoded = [], {}
     for picture in pictures:

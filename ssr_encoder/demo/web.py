@@ -33,7 +33,8 @@ def demo_page(rows: list[Row], composed: ComposedRow, steps: int, seed: int, mod
     for picture, group in groupby(rows, lambda row: row.subject.picture):
         body = "".join(_row(row, steps, seed, model) for row in group)
         parts.append(f"<section><h2>{escape(picture.title)}</h2>{body}</section>")
-    parts.append(f"<section><h2>{escape(composed.composed.title)}</h2>{_composed(composed, steps, seed, model)}</section>")
+    together = _composed(composed, steps, seed, model)
+    parts.append(f"<section><h2>{escape(composed.composed.title)}</h2>{together}</section>")
     parts.append(
         "<footer><p>No subject on this page was seen in training: not these drawings in these colours. "
         "Each picture is the first one made. The commands run in the folder of this page.</p></footer>"

@@ -25,7 +25,7 @@ from ...selection import patch_weights
 from ..data import Ring, draw, pooled_area, random_queries
 from ..models import MODEL_INDEX, MiniConfig, make_scheduler, make_subject_config, make_unet, tokenize
 from ..preview import preview
-from ..world import World
+from ..world import load_world
 from .base import Recipe, TrainConfig
 
 
@@ -42,7 +42,7 @@ class UNetRecipe(Recipe):
     batch_sizes = {"cpu": 32, "cuda": 512}
     learning_rates = {"cpu": 1e-3, "cuda": 1e-3}
     ring_sizes = {"cpu": 1536, "cuda": 16384}
-    fresh = 0.25  # of a batch, drawn anew each step
+    fresh = {"cpu": 0.125, "cuda": 0.25}  # of a batch, drawn anew each step
     tau = 0.01  # weight of L_reg (supplement F)
     subject_pixels = 2.0  # how much more the latents under subjects weigh
     # What a sample is conditioned on: text and subject, subject alone, text alone, nothing.
@@ -52,8 +52,8 @@ class UNetRecipe(Recipe):
 
     def __init__(self, config: MiniConfig, train: TrainConfig, device: torch.device, weights: Path):
         super().__init__(config, train, device)
-        self.world = World.load(device)
-        self.sampler = World.load("cpu") if self.cuda else self.world
+        self.world = load_world(device, weights)
+        self.sampler = load_world("cpu", weights) if self.cuda else self.world
         self.chooser = torch.Generator().manual_seed(train.seed)  # decides what scenes show, on the CPU
         self.tokenizer = CLIPTokenizer.from_pretrained(weights / "tokenizer")
         self.vae = self._frozen(AutoencoderKL.from_pretrained(weights / "vae"))
@@ -135,7 +135,7 @@ class UNetRecipe(Recipe):
 
     # -- the step
     def loss(self):
-        fresh = max(1, int(self.batch_size * self.fresh))
+        fresh = max(1, int(self.batch_size * self.fresh["cuda" if self.cuda else "cpu"]))
         if not self.ring.filled:
             for _ in range(max(2, self.ring.capacity // (8 * fresh))):  # an eighth full, then it grows
                 self.ring.put(self._draw(fresh))

@@ -4,6 +4,7 @@ from .atlas import World
 from .captions import caption_words, captions, query_texts
 from .render import boxes
 from .scenes import Scenes, random_identities, sample_scenes
+from .subset import load_world
 
 __all__ = [
     "Scenes",
@@ -11,6 +12,7 @@ __all__ = [
     "boxes",
     "caption_words",
     "captions",
+    "load_world",
     "query_texts",
     "random_identities",
     "sample_scenes",

@@ -1,0 +1,157 @@
+"""Recipes: the ring, the queries, and that every stage trains, saves, resumes and is what it was."""
+
+import random
+from pathlib import Path
+
+import pytest
+import torch
+
+from ssr_encoder.errors import SSRError
+from ssr_encoder.mini.data import Ring, draw, random_queries
+from ssr_encoder.mini.models import MiniConfig, make_tokenizer
+from ssr_encoder.mini.recipes import RECIPES
+from ssr_encoder.mini.recipes.base import TrainConfig
+from ssr_encoder.mini.train import parse, seconds
+from ssr_encoder.mini.world import World, caption_words
+
+SMALL = MiniConfig(
+    vae_channels=[16, 16, 32], text_width=32, text_layers=1, vision_width=32, vision_layers=2, patch_size=16, heads=2,
+    unet_channels=[32, 32, 64], unet_heads=[2, 2, 2], hidden_layers=[1, 2], aligner_heads=2, aligner_head_dim=16,
+)  # fmt: skip
+CPU = torch.device("cpu")
+
+
+def recipe(stage: str, weights: Path, **train):
+    train = TrainConfig(**{"batch_size": 4, "max_steps": 2, "warmup": 1, **train})
+    made = RECIPES[stage](SMALL, train, CPU, weights)
+    if hasattr(made, "ring"):
+        made.ring = Ring(16)
+    return made
+
+
+@pytest.fixture(scope="module")
+def earlier(tmp_path_factory) -> Path:
+    """Weights of all stages, each trained for two steps on the ones before."""
+    folder = tmp_path_factory.mktemp("weights")
+    for stage in ("vae", "clip", "unet"):
+        trained = recipe(stage, folder)
+        assert [progress.finished for progress in trained.run()][-1]
+        trained.save(folder)
+    return folder
+
+
+def test_saved_stages_make_an_encoder(earlier):
+    from ssr_encoder import SSREncoder
+
+    ssr = SSREncoder.from_pretrained(earlier, device="cpu")
+    subject = ssr.encode(torch.rand(3, 128, 128), "cat")
+    pictures = ssr.generate("a cat in the snow", [subject], num_inference_steps=2, seed=0)
+    assert pictures[0].size == (128, 128)
+
+
+def test_resuming_goes_on_where_it_stopped(earlier, tmp_path):
+    first = recipe("ssr", earlier)
+    list(first.run())
+    first.save(tmp_path)
+    second = recipe("ssr", earlier)
+    second.resume(tmp_path)
+    assert (second.steps, second.samples) == (2, 8)
+    for a, b in zip(first.trained.parameters(), second.trained.parameters(), strict=True):
+        assert torch.equal(a, b)
+    for a, b in zip(first.optimizer.state.values(), second.optimizer.state.values(), strict=True):
+        assert torch.equal(a["exp_avg_sq"], b["exp_avg_sq"])
+    list(second.run())
+    assert (second.steps, second.samples) == (4, 16)
+
+
+def test_the_ssr_stage_changes_the_subject_encoder_alone(earlier):
+    stage = recipe("ssr", earlier)
+    unet = {k: v.clone() for k, v in stage.denoiser.unet.state_dict().items()}
+    subject = {k: v.clone() for k, v in stage.denoiser.subject.state_dict().items()}
+    list(stage.run())
+    assert all(torch.equal(v, unet[k]) for k, v in stage.denoiser.unet.state_dict().items())
+    changed = [k for k, v in stage.denoiser.subject.state_dict().items() if not torch.equal(v, subject[k])]
+    assert len(changed) == len(subject)
+
+
+def test_signals_that_need_no_sampling(earlier):
+    figures = recipe("ssr", earlier).evaluate(8)
+    assert {"loss_right", "loss_wrong_query", "loss_wrong_identity", "loss_no_subject", "attention_in_mask"} <= set(figures)
+    assert 0 < figures["attention_in_mask"] < 1
+
+
+def test_averaged_weights_are_put_back(earlier):
+    stage = recipe("ssr", earlier)
+    list(stage.run())
+    before = [p.clone() for p in stage.parameters_list]
+    with stage.averaged():
+        assert any(not torch.equal(a, b) for a, b in zip(before, stage.parameters_list, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(before, stage.parameters_list, strict=True))
+
+
+def test_the_rate_falls_at_the_end_of_the_time(earlier):
+    stage = recipe("ssr", earlier, time_limit=100.0, decay=0.5)
+    rates = []
+    for fraction in (0.0, 0.4, 0.75, 0.99):
+        stage._step(fraction, 5, {})
+        rates.append(stage.optimizer.param_groups[0]["lr"])
+    assert rates[0] == rates[1] > rates[2] > rates[3] > 0
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(earlier):
+    stage = recipe("ssr", earlier)
+    with torch.no_grad():
+        stage.denoiser.subject.aligner.to_q.weight.fill_(float("nan"))
+    with pytest.raises(SSRError, match="not finite"):
+        list(stage.run())
+
+
+def test_ring_overwrites_the_oldest():
+    ring = Ring(4)
+    for start in (0, 3):
+        ring.put({"x": torch.arange(start, start + 3)})
+    assert ring.filled == 4
+    assert sorted(set(ring.take(200, torch.Generator().manual_seed(0))["x"].tolist())) == [2, 3, 4, 5]
+
+
+@pytest.fixture(scope="module")
+def world() -> World:
+    return World.load()
+
+
+@pytest.mark.parametrize("split", ["train", "holdout"])
+def test_examples_keep_the_split_and_the_identity(world, split):
+    tokenizer = make_tokenizer(caption_words(world), 20)
+    example = draw(world, tokenizer, SMALL, 16, torch.Generator().manual_seed(1), random.Random(1), split)
+    target = example.target
+    shown = target.concept >= 0
+    held = world.holdout[target.concept.clamp(min=0), target.style, target.colour]
+    assert (held[shown] == (split == "holdout")).all()
+    assert (example.two == shown[:, 1]).all()
+    assert example.reference_masks.flatten(2).amax(-1).gt(0.5).float().mean() > 0.9
+
+
+def test_reference_is_target_gives_the_target_itself(world):
+    tokenizer = make_tokenizer(caption_words(world), 20)
+    example = draw(
+        world, tokenizer, SMALL, 4, torch.Generator().manual_seed(1), random.Random(1), reference_is_target=1.0
+    )
+    torch.testing.assert_close(example.references[:, 0], example.pictures)
+
+
+def test_random_queries_never_ask_by_text_alone_where_it_is_ambiguous():
+    masks = torch.zeros(200, 64, 64)
+    masks[:, 10:40, 20:50] = 1
+    enough = torch.arange(200) % 2 == 0
+    weights, with_text = random_queries(masks, enough, 8, 0.1, torch.Generator().manual_seed(0))
+    everything = (weights == 1).all(1)
+    assert everything[enough].float().mean() > 0.3
+    assert not everything[~enough].any()
+    assert with_text[everything].all()
+    confined = weights[~everything]
+    assert (confined[:, 0] == 0).all() and (confined.sum(1) > 0).all()
+
+
+def test_times_are_read():
+    assert [seconds(t) for t in ("90", "90s", "9m", "1.5h")] == [90, 90, 540, 5400]
+    assert parse(["vae", "--out", "x", "--time-limit", "2m"]).time_limit == 120

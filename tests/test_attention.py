@@ -1,0 +1,358 @@
+"""Subject cross-attention: the formula with scales, windows and regions; install and remove without a trace."""
+
+import copy
+
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+from safetensors import safe_open
+
+from ssr_encoder import SSRError
+from ssr_encoder.attention import OFF, SubjectAttnProcessor, SubjectRows, install, is_installed, region_weights, remove
+
+NAME = "down_blocks.1.attentions.0.transformer_blocks.0.attn2"  # 64 wide, 8 x 8 queries
+T, D = 24, 32  # tokens a subject, their width
+
+
+@pytest.fixture
+def installed(unet, subject_config) -> UNet2DConditionModel:
+    return install(unet, subject_config.layers).requires_grad_(False)
+
+
+@pytest.fixture
+def given():
+    """Latents, text embeddings and two subjects' tokens, one row."""
+    return torch.randn(1, 4, 16, 16), torch.randn(1, 12, D), torch.randn(1, 2, T, D)
+
+
+def run(unet, given, pack=None, timestep=500, regions=None):
+    latents, text, _ = given
+    more = {} if pack is None else {"added_cond_kwargs": {"image_embeds": [pack[None]]}}
+    if regions is not None:
+        more["cross_attention_kwargs"] = {"ip_adapter_masks": [regions]}
+    with torch.no_grad():
+        return unet(latents, timestep, text, **more).sample
+
+
+def layer(unet, hidden, text, pack=None, progress=0.5, regions=None):
+    """The output of one cross-attention, given (1, Q, width) queries."""
+    attn = unet.get_submodule(NAME)
+    rows = [] if pack is None else [SubjectRows(pack, torch.tensor(progress))]
+    more = {} if regions is None else {"ip_adapter_masks": [regions]}
+    with torch.no_grad():
+        return attn(hidden, encoder_hidden_states=(text, rows), **more)
+
+
+def formula(unet, key_values, hidden, text, tokens, weight):
+    """``to_out(Attn_text + sum_i w_i P_i V_i)``, P = softmax of (q k + log w_i); weight (Q, N), in float64."""
+    attn = unet.get_submodule(NAME)
+    wide = {n: w.double() for n, w in attn.state_dict().items()}
+    w_k, w_v = (part[NAME.replace(".", "/")].weight.double() for part in (key_values.to_k, key_values.to_v))
+    query, text, tokens = hidden[0].double() @ wide["to_q.weight"].T, text[0].double(), tokens[0].double()
+    size, out = query.shape[1] // attn.heads, []
+    for head in range(attn.heads):
+        part = slice(head * size, (head + 1) * size)
+        q = query[:, part] / size**0.5
+        scores = torch.softmax(q @ (text @ wide["to_k.weight"][part].T).T, -1)
+        read = scores @ (text @ wide["to_v.weight"][part].T)
+        raw = torch.stack([q @ (subject @ w_k[part].T).T for subject in tokens])  # (N, Q, T)
+        mass = raw.exp() * weight.double().T[..., None]
+        share = mass / mass.sum((0, 2), keepdim=True).clamp(min=1e-300)
+        for i, subject in enumerate(tokens):
+            read = read + weight[:, i, None].double() * (share[i] @ (subject @ w_v[part].T))
+        out.append(read)
+    return (torch.cat(out, -1) @ wide["to_out.0.weight"].T + wide["to_out.0.bias"])[None].float()
+
+
+# -- scales
+def test_equal_scales_are_joint_attention(installed, subject_model, given):
+    _, text, tokens = given
+    hidden, kv = torch.randn(1, 64, 64), subject_model.key_values
+    attn = installed.get_submodule(NAME)
+
+    def read(states, to_k, to_v):
+        q, k, v = (
+            x.unflatten(-1, (attn.heads, -1)).transpose(1, 2) for x in (attn.to_q(hidden), to_k(states), to_v(states))
+        )
+        return ((q @ k.mT / k.shape[-1] ** 0.5).softmax(-1) @ v).transpose(1, 2).flatten(2)
+
+    own = NAME.replace(".", "/")
+    joint = read(tokens.flatten(1, 2), kv.to_k[own], kv.to_v[own])
+    expected = attn.to_out[0](read(text, attn.to_k, attn.to_v) + 0.65 * joint)
+    number = layer(installed, hidden, text, kv(tokens, 0.65))
+    table = layer(installed, hidden, text, kv(tokens, torch.tensor(0.65)))
+    torch.testing.assert_close(number, expected, atol=2e-6, rtol=1e-5)
+    torch.testing.assert_close(table, expected, atol=2e-6, rtol=1e-5)
+    assert (number - layer(installed, hidden, text)).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("scales", [(0.3, 0.9), (1.0, 0.0), (0.0, 0.7), (2.0, 1e-4)])
+def test_each_subject_has_its_scale(installed, subject_model, given, scales):
+    _, text, tokens = given
+    hidden = torch.randn(1, 64, 64)
+    pack = subject_model.key_values(tokens, torch.tensor(scales)[None, :, None])
+    expected = formula(installed, subject_model.key_values, hidden, text, tokens, torch.tensor(scales).expand(64, 2))
+    torch.testing.assert_close(layer(installed, hidden, text, pack), expected, atol=5e-6, rtol=1e-5)
+
+
+def test_scale_zero_is_leaving_out(installed, subject_model, given):
+    tokens = given[2]
+    for keep in (0, 1):
+        scales = torch.zeros(1, 2, 1)
+        scales[:, keep] = 0.8
+        both = run(installed, given, subject_model.key_values(tokens, scales))
+        alone = run(installed, given, subject_model.key_values(tokens[:, keep : keep + 1], 0.8))
+        torch.testing.assert_close(both, alone, atol=1e-5, rtol=0)
+    off = run(installed, given, subject_model.key_values(tokens, torch.zeros(1, 2, 1)))
+    assert torch.equal(off, run(installed, given))
+    assert torch.equal(run(installed, given, subject_model.key_values(tokens, 0.0)), off)
+
+
+def test_scales_are_continuous(installed, subject_model, given):
+    def at(scale):
+        pair = torch.tensor([0.8, scale])[None, :, None]
+        return run(installed, given, subject_model.key_values(given[2], pair))
+
+    values = [at(s) for s in (0.0, 1e-6, 1e-3, 2e-3, 0.5, 0.501)]
+    steps = [float((b - a).abs().max()) for a, b in zip(values, values[1:], strict=False)]
+    assert steps[0] < 1e-4 and steps[1] < 0.05 and steps[2] < 0.05 and steps[4] < 0.01
+    assert steps[3] > 0.05, "the second subject must matter in the end"
+
+
+def test_layer_scales(encoder, subjects, installed, given):
+    """The longest fitting prefix counts; keys stay, values carry scale times factor."""
+    subject = subjects[0].with_(scale=0.7, layer_scales={"down": 0.0, "down_blocks.1": 0.5, "up": 2.0})
+    pack = encoder.conditioning([subject], guidance=False)["ip_adapter_image_embeds"][0][0]
+    seen = set()
+    for name in encoder.config.layers:
+        own, place = name.replace(".", "/"), installed.get_submodule(name).processor
+        factor = {"down_blocks.0": 0.0, "down_blocks.1": 0.5}.get(name[:13], 2.0 if name.startswith("up") else 1.0)
+        key, value = pack[0, :, place.start :].split([place.width, pack.shape[-1] - place.start - place.width], dim=-1)
+        torch.testing.assert_close(key, encoder.model.key_values.to_k[own](subject.tokens))
+        expected = 0.7 * factor * encoder.model.key_values.to_v[own](subject.tokens)
+        torch.testing.assert_close(value[:, : place.width], expected)
+        seen.add(factor)
+    assert seen == {0.0, 0.5, 1.0, 2.0}
+    nowhere = encoder.conditioning([subject.with_(layer_scales={"": 0.0})], guidance=False)
+    assert torch.equal(run(installed, given, nowhere["ip_adapter_image_embeds"][0][0]), run(installed, given))
+
+
+# -- windows
+def test_a_window_is_active_only_in_its_part(encoder, subjects, installed, given):
+    def pack(*used):
+        return encoder.conditioning(used, guidance=False)["ip_adapter_image_embeds"][0][0]
+
+    early, late = subjects[0].with_(steps=(0.2, 0.6)), subjects[1].with_(steps=(0.6, 1.0))
+    for timestep in (999, 801, 800, 700, 401, 399, 200, 1, 0):
+        progress = 1 - timestep / 1000
+        active = [
+            plain for s, plain in zip((early, late), subjects, strict=True) if s.steps[0] <= progress < s.steps[1]
+        ]
+        active += [subjects[1]] if timestep == 0 else []  # the end belongs to the window
+        found = run(installed, given, pack(early, late), timestep)
+        expected = run(installed, given, pack(*active) if active else None, timestep)
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+        assert bool(active) == (not torch.equal(found, run(installed, given, timestep=timestep)))
+
+
+# -- regions
+def regions_of(*boxes, size=(64, 64)) -> torch.Tensor:
+    masks = torch.zeros(1, len(boxes), *size)
+    for i, (x0, y0, x1, y1) in enumerate(boxes):
+        masks[0, i, y0:y1, x0:x1] = 1
+    return masks
+
+
+def test_outside_its_region_a_subject_does_nothing(installed, subject_model, given):
+    _, text, tokens = given
+    hidden = torch.randn(1, 64, 64)
+    regions = regions_of((0, 0, 24, 64), (40, 16, 64, 40))
+    out = layer(installed, hidden, text, subject_model.key_values(tokens, 0.8), regions=regions)
+    plain = layer(installed, hidden, text)
+    inside = region_weights(regions, 64, hidden)
+    assert torch.equal(out[0, inside.sum(1) == 0], plain[0, inside.sum(1) == 0])
+    for i in range(2):
+        only = inside[:, i] == 1
+        alone = layer(installed, hidden, text, subject_model.key_values(tokens[:, i : i + 1], 0.8))
+        torch.testing.assert_close(out[0, only], alone[0, only], atol=2e-6, rtol=1e-5)
+        assert only.sum() in (24, 9) and not torch.allclose(out[0, only], plain[0, only], atol=1e-2)
+
+
+def test_regions_everywhere_are_no_regions(installed, subject_model, given):
+    pack = subject_model.key_values(given[2], torch.tensor([[[0.4], [0.9]]]))
+    whole = run(installed, given, pack, regions=torch.ones(1, 2, 64, 64))
+    torch.testing.assert_close(whole, run(installed, given, pack), atol=1e-5, rtol=0)
+    assert torch.equal(run(installed, given, pack, regions=torch.zeros(1, 2, 64, 64)), run(installed, given))
+
+
+@pytest.mark.parametrize("progress, active", [(0.1, (0, 0)), (0.3, (1, 0)), (0.5, (1, 1)), (0.8, (0, 1))])
+def test_regions_scales_and_windows_together(installed, subject_model, given, progress, active):
+    """Also with soft edges: a region is a scale that varies over the picture."""
+    _, text, tokens = given
+    hidden = torch.randn(1, 64, 64)
+    scales, window = torch.tensor([0.5, 1.2]), torch.tensor([[0.2, 0.6], [0.4, 1.1]])
+    regions = regions_of((0, 0, 44, 64), (20, 10, 64, 61))
+    weight = region_weights(regions, 64, hidden) * scales * torch.tensor(active)
+    assert ((weight > 0) & (weight < scales)).any() or not any(active), "no soft edge in this test"
+    pack = subject_model.key_values(tokens, scales[None, :, None], window)
+    out = layer(installed, hidden, text, pack, progress, regions)
+    expected = formula(installed, subject_model.key_values, hidden, text, tokens, weight)
+    torch.testing.assert_close(out, expected, atol=5e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_a_switched_off_subject_leaves_no_gap(installed, subject_model, given, dtype):
+    """Scale 0 in this layer, outside its window, everywhere; the other is outside its region: plain, in any dtype."""
+    _, text, tokens = (x.to(dtype) for x in given)
+    hidden = torch.randn(1, 64, 64, dtype=dtype)
+    model, installed = copy.deepcopy(subject_model.key_values).to(dtype), installed.to(dtype)
+    for scale in (0.0, 0.5):
+        pack = model(tokens, torch.tensor([[[scale], [1.0]]]), torch.tensor([[0.8, 1.1], [0.0, 1.1]]))
+        out = layer(installed, hidden, text, pack, 0.5, regions_of((0, 0, 64, 64), (0, 0, 20, 64)))
+        plain, outside = layer(installed, hidden, text), torch.arange(64) % 8 >= 3
+        assert torch.equal(out[:, outside], plain[:, outside]) and out.isfinite().all()
+        assert not torch.equal(out[:, ~outside], plain[:, ~outside])
+    assert torch.finfo(torch.float16).min < OFF * 2
+
+
+@pytest.mark.parametrize("height, width", [(64, 64), (128, 32), (60, 36), (36, 60), (260, 36), (20, 52)])
+def test_regions_of_every_shape_fit_every_layer(installed, subject_model, given, height, width):
+    latents = torch.randn(1, 4, height // 4, width // 4)
+    pack = subject_model.key_values(given[2], 0.8)
+    regions = torch.zeros(1, 2, height, width)
+    regions[:, 0, : height // 2] = 1
+    regions[:, 1, height // 2 :] = 1
+    assert run(installed, (latents, *given[1:]), pack, regions=regions).isfinite().all()
+    rows, columns = -(-height // 8), -(-width // 8)  # the lower layers'
+    weights = region_weights(regions, rows * columns, latents).unflatten(0, (rows, columns))
+    assert (weights[: rows // 2, :, 0] == 1).all() and (weights[-(rows // 2) :, :, 0] == 0).all()
+
+
+def test_a_region_of_another_shape_is_an_error(installed, subject_model, given):
+    with pytest.raises(SSRError, match="another shape"):
+        run(installed, given, subject_model.key_values(given[2], 0.8), regions=torch.ones(1, 2, 64, 48))
+
+
+# -- packs
+def test_prompts_may_have_subjects_of_their_own(installed, subject_model):
+    latents, text, tokens = torch.randn(4, 4, 16, 16), torch.randn(4, 12, D), torch.randn(4, 2, T, D)
+    pack = subject_model.key_values(tokens, 0.8).unflatten(0, (2, 2))  # guidance rows x prompts
+    copied = pack.repeat_interleave(2, dim=0)  # as pipelines do it for two prompts
+    together = installed(latents, 500, text, added_cond_kwargs={"image_embeds": [copied]}).sample
+    for i in range(4):
+        one = run(installed, (latents[i : i + 1], text[i : i + 1], None), pack.flatten(0, 1)[i : i + 1])
+        torch.testing.assert_close(together[i : i + 1], one, atol=1e-5, rtol=0)
+
+
+def test_packs_that_do_not_fit(installed, subject_model, given):
+    pack = subject_model.key_values(given[2], 0.8)
+    with pytest.raises(SSRError, match="columns"):
+        run(installed, given, pack[..., :-2])
+    with pytest.raises(SSRError, match="do not divide"):
+        run(installed, given, pack.expand(3, -1, -1))
+    with pytest.raises(SSRError, match="conditioning"):
+        run(installed, given, pack[0])
+
+
+def test_gradients_reach_the_trained_parts(installed, subject_model, given):
+    model = copy.deepcopy(subject_model).requires_grad_(True)
+    hidden = [torch.randn(1, 2, 65, 48) for _ in range(2)]
+    pack, _, _ = model(torch.randn(1, 2, 12, D), hidden)
+    latents, text, _ = given
+    installed(latents, 10, text, added_cond_kwargs={"image_embeds": [pack[None]]}).sample.square().mean().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
+
+
+# -- install and remove
+def test_remove_leaves_no_trace(unet, subject_config, given):
+    before = run(unet, given)
+    processors, config, text = dict(unet.attn_processors), dict(unet.config), repr(unet)
+    keys, attributes = list(unet.state_dict()), set(vars(unet))
+    install(unet, subject_config.layers)
+    assert is_installed(unet) and torch.equal(run(unet, given), before), "without subjects it is the plain UNet"
+    assert list(unet.state_dict()) == keys
+    remove(unet)
+    assert not is_installed(unet) and torch.equal(run(unet, given), before)
+    assert list(unet.attn_processors) == list(processors)
+    assert all(unet.attn_processors[name] is processor for name, processor in processors.items())
+    assert dict(unet.config) == config and unet.config.encoder_hid_dim_type is None and repr(unet) == text
+    assert list(unet.state_dict()) == keys and unet.encoder_hid_proj is None
+    assert set(vars(unet)) == attributes and not unet._forward_pre_hooks
+
+
+def test_only_text_attentions_are_replaced(unet, subject_config):
+    others = {
+        n: p for n, p in unet.attn_processors.items() if n.removesuffix(".processor") not in subject_config.layers
+    }
+    install(unet, subject_config.layers)
+    assert len(others) == len(subject_config.layers)
+    assert all(unet.attn_processors[name] is processor for name, processor in others.items())
+    assert sum(isinstance(p, SubjectAttnProcessor) for p in unet.attn_processors.values()) == len(subject_config.layers)
+
+
+def test_a_unet_saved_while_installed_is_a_stock_one(installed, given, new_unet, tmp_path):
+    installed.save_pretrained(tmp_path / "installed")
+    new_unet().save_pretrained(tmp_path / "plain")
+    names = []
+    for kind in ("installed", "plain"):
+        with safe_open(tmp_path / kind / "diffusion_pytorch_model.safetensors", "pt") as file:
+            names.append(sorted(file.keys()))
+    assert names[0] == names[1]
+    again = UNet2DConditionModel.from_pretrained(tmp_path / "installed")
+    assert torch.equal(run(again, given), run(installed, given))
+
+
+def test_double_install_and_needless_remove(unet, subject_config):
+    with pytest.raises(SSRError, match="nothing to remove"):
+        remove(unet)
+    install(unet, subject_config.layers)
+    with pytest.raises(SSRError, match="already installed"):
+        install(unet, subject_config.layers)
+    remove(unet)
+    install(unet, subject_config.layers)
+
+
+def ip_adapter_weights(unet) -> dict:
+    weights = {"image_proj": {}, "ip_adapter": {}}
+    weights["image_proj"] |= {"proj.weight": torch.randn(4 * D, 16), "proj.bias": torch.randn(4 * D)}
+    weights["image_proj"] |= {"norm.weight": torch.ones(D), "norm.bias": torch.zeros(D)}
+    for i, name in enumerate(unet.attn_processors):
+        if "attn2" in name:
+            width = unet.get_submodule(name.removesuffix(".processor")).inner_dim
+            weights["ip_adapter"] |= {f"{i}.to_{x}_ip.weight": torch.randn(width, D) for x in "kv"}
+    return weights
+
+
+def test_the_slot_of_an_ip_adapter_is_taken(pipe, subject_config):
+    pipe.unet._load_ip_adapter_weights([ip_adapter_weights(pipe.unet)])
+    processors = dict(pipe.unet.attn_processors)
+    with pytest.raises(SSRError, match="IP-Adapter"):
+        install(pipe.unet, subject_config.layers)
+    assert all(pipe.unet.attn_processors[n] is p for n, p in processors.items())
+    pipe.unload_ip_adapter()
+    remove(install(pipe.unet, subject_config.layers))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"block_out_channels": (32, 96)},
+        {"down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D")},
+        {"layers_per_block": 2},
+        {"block_out_channels": (32, 64, 64), "attention_head_dim": 4}
+        | {"down_block_types": ("CrossAttnDownBlock2D",) * 3, "up_block_types": ("CrossAttnUpBlock2D",) * 3},
+    ],
+    ids=["wider", "fewer", "more in a block", "more blocks"],
+)
+def test_another_unet_is_refused(new_unet, subject_config, changes):
+    unet = new_unet(**changes)
+    processors = dict(unet.attn_processors)
+    with pytest.raises(SSRError, match="made for another UNet") as error:
+        install(unet, subject_config.layers)
+    assert "\n" not in str(error.value) and "attn2" in str(error.value)
+    assert all(unet.attn_processors[n] is p for n, p in processors.items()) and not is_installed(unet)
+
+
+def test_what_is_no_unet_is_refused(text_encoder, subject_config):
+    with pytest.raises(SSRError, match="CLIPTextModel has no UNet"):
+        install(text_encoder, subject_config.layers)
