@@ -145,3 +145,16 @@ def test_identities_by_split(world):
         assert (world.holdout[ids] == expected).all()
     with pytest.raises(ValueError, match="split"):
         random_identities(world, 1, generator(), "test")
+
+
+def test_restricting_leaves_the_numbers_and_keeps_the_split(tmp_path):
+    full, small = World.load(), World.load().restrict(["cat", "fox", "bus"], ["noto", "twemoji"])
+    assert small.concepts == full.concepts and small.available.shape == full.available.shape
+    scenes = sample_scenes(small, 200, torch.Generator().manual_seed(0), split="train")
+    shown = scenes.concept >= 0
+    names = {small.concepts[c] for c in scenes.concept[shown].tolist()}
+    assert names == {"cat", "fox", "bus"}
+    assert {small.styles[s] for s in scenes.style[shown].tolist()} == {"noto", "twemoji"}
+    assert not full.holdout[scenes.concept[shown], scenes.style[shown], scenes.colour[shown]].any()
+    with pytest.raises(ValueError, match="zebu"):
+        World.load().restrict(["zebu"], ["noto"])
