@@ -17,11 +17,11 @@ from ssr_encoder.mini.world import Scenes, World, boxes
 
 SIDE = 128
 
-CAT_PROMPTS = [
-    "a cat on the beach",
-    "a cat in the library",
-    "a cat in the forest",
-    "a cat wearing a hat on the stage",
+FROG_PROMPTS = [
+    "a frog on the beach",
+    "a frog in the library",
+    "a frog in the forest",
+    "a frog on the stage",
 ]
 
 # Subjects: concept, drawing, colour, centre x, y, size, flip, angle; then how it is asked for, and for what.
@@ -38,45 +38,45 @@ PICTURES = [
                     "a fox in the snow",
                     "a fox on the beach",
                     "a fox in space",
-                    "a fox wearing a hat in the library",
+                    "a fox in the library",
                 ],
             },
             {
-                "look": ("rabbit", "classic", "blue", 0.74, 0.69, 0.46, True, 0.0),
+                "look": ("penguin", "noto", "yellow", 0.74, 0.67, 0.48, True, 0.0),
                 "ask": ("mask",),
                 "prompts": [
-                    "a rabbit in the mountains",
-                    "a rabbit in the kitchen",
-                    "a rabbit in the desert",
-                    "a rabbit on the grass",
+                    "a penguin in the mountains",
+                    "a penguin in the kitchen",
+                    "a penguin in the desert",
+                    "a penguin on the grass",
                 ],
             },
             {
-                "look": ("owl", "twemoji", "purple", 0.52, 0.25, 0.38, False, 0.06),
-                "ask": ("text", "the owl"),
+                "look": ("balloon", "fluent", "blue", 0.52, 0.25, 0.42, False, 0.06),
+                "ask": ("text", "the balloon"),
                 "prompts": [
-                    "an owl in the forest",
-                    "an owl at night",
-                    "an owl on the stage",
-                    "an owl in the sea",
+                    "a balloon in the forest",
+                    "a balloon at night",
+                    "a balloon on the stage",
+                    "a balloon in the mountains",
                 ],
             },
         ],
     },
     {
-        "file": "cats.png",
-        "title": "Two cats, told apart by place",
+        "file": "frogs.png",
+        "title": "Two frogs, told apart by place",
         "place": ("snow", 9, (0.4, 0.7)),
         "subjects": [
             {
-                "look": ("cat", "flat", "red", 0.28, 0.62, 0.52, False, 0.0),
+                "look": ("frog", "fluent", "red", 0.28, 0.62, 0.52, False, 0.0),
                 "ask": ("box",),
-                "prompts": CAT_PROMPTS,
+                "prompts": FROG_PROMPTS,
             },
             {
-                "look": ("cat", "classic", "blue", 0.75, 0.60, 0.54, True, 0.0),
+                "look": ("frog", "noto", "blue", 0.75, 0.60, 0.50, True, 0.0),
                 "ask": ("point",),
-                "prompts": CAT_PROMPTS,
+                "prompts": FROG_PROMPTS,
             },
         ],
     },
@@ -86,13 +86,13 @@ PICTURES = [
         "place": ("city", 8, (0.5, 1.0)),
         "subjects": [
             {
-                "look": ("robot", "fluent", "as drawn", 0.27, 0.66, 0.50, False, 0.0),
-                "ask": ("text", "a robot"),
+                "look": ("umbrella", "twemoji", "purple", 0.27, 0.62, 0.52, False, 0.0),
+                "ask": ("text", "an umbrella"),
                 "prompts": [
-                    "a robot in the garden",
-                    "a robot in the kitchen",
-                    "a robot in the mountains",
-                    "a robot in space",
+                    "an umbrella in the garden",
+                    "an umbrella in the snow",
+                    "an umbrella in the mountains",
+                    "an umbrella in space",
                 ],
             },
             {
@@ -110,12 +110,12 @@ PICTURES = [
 ]
 COMPOSED = {
     "title": "Two subjects of two pictures",
-    "subjects": [["garden.png", 0], ["cats.png", 1]],
+    "subjects": [["garden.png", 0], ["frogs.png", 1]],
     "prompts": [
-        "a fox and a cat on the beach",
-        "a cat and a fox in the mountains",
-        "a fox and a cat in the library",
-        "a cat and a fox on the stage",
+        "a fox and a frog on the beach",
+        "a frog and a fox in the mountains",
+        "a fox and a frog in the library",
+        "a frog and a fox on the stage",
     ],
 }
 

@@ -10,8 +10,10 @@ stays a pure function of its inputs (nothing to cache, nothing for ``torch.compi
     subjects for all), N subjects of T tokens each,
     F = [ layer 0: K, V | layer 1: K, V | ... ] [ log-scale a layer ] [ start, stop ]
 
-The bracketed columns are there only when needed: the log-scales when subjects or layers differ in scale, the window
-when a subject acts in a part of the steps only. With scales ``s_i`` (paper: lambda, one for each subject)
+In memory a row holds these parts one after the other, each with all its tokens together (the last two dimensions only
+carry the sizes), so that a layer reads one contiguous stretch. The bracketed parts are there only when needed: the
+log-scales when subjects or layers differ in scale, the window when a subject acts in a part of the steps only. With
+scales ``s_i`` (paper: lambda, one for each subject)
 
     O = Attn_text + sum_i s_i P_i V_i,   P = softmax over the tokens of all subjects of (q k + log s_i)
 
@@ -63,18 +65,19 @@ class SubjectKeyValues(nn.Module):
             ``ip_adapter_image_embeds=[pack]`` or to a UNet as ``added_cond_kwargs={"image_embeds": [pack]}``.
         """
         rows, subjects, tokens, _ = subject_tokens.shape
+        count = subjects * tokens
         same = not torch.is_tensor(scale)
         table = None if same else scale.to(subject_tokens).expand(rows, subjects, len(self.layers))
-        columns = []
+        parts = []
         for i, name in enumerate(self.layers):
             factor = scale if same else table[:, :, None, i : i + 1]
-            columns += [self.to_k[_key(name)](subject_tokens), self.to_v[_key(name)](subject_tokens) * factor]
+            parts += [self.to_k[_key(name)](subject_tokens), self.to_v[_key(name)](subject_tokens) * factor]
         if not same or window is not None:
             table = torch.full((rows, subjects, len(self.layers)), float(scale)).to(subject_tokens) if same else table
-            columns.append(table.log().clamp(min=OFF)[:, :, None].expand(-1, -1, tokens, -1))
+            parts.append(table.log().clamp(min=OFF).transpose(1, 2).repeat_interleave(tokens, dim=2))
         if window is not None:
-            columns.append(window.to(subject_tokens)[None, :, None].expand(rows, -1, tokens, -1))
-        return torch.cat(columns, dim=-1).flatten(1, 2)
+            parts.append(window.to(subject_tokens).t().repeat_interleave(tokens, dim=1).expand(rows, -1, -1))
+        return torch.cat([part.flatten(1) for part in parts], dim=1).unflatten(1, (count, -1))
 
 
 class SubjectRows:
@@ -182,16 +185,19 @@ class SubjectAttnProcessor:
         num_rows, tokens, features = pack.shape
         if query.shape[0] % num_rows:
             raise SSRError(f"{query.shape[0]} latents do not divide among the {num_rows} rows of the subjects' pack")
-        middle, stop = self.start + self.width, self.start + 2 * self.width
-        key, value = pack[..., self.start : middle], pack[..., middle:stop]
+        part = pack.flatten(1)
+        begin, size = self.start * tokens, self.width * tokens
+        key = part[:, begin : begin + size].unflatten(1, (tokens, self.width))
+        value = part[:, begin + size : begin + 2 * size].unflatten(1, (tokens, self.width))
         # The images and frames of one row share its keys: they become more queries, not copies of the keys.
         folded = query.reshape(num_rows, -1, self.width)
         bias = None
         if features > self.total:
-            bias = pack[:, None, None, :, self.total + self.index]  # (R, 1, 1, N*T)
+            begin = (self.total + self.index) * tokens
+            bias = part[:, None, None, begin : begin + tokens]  # (R, 1, 1, N*T)
         if features > self.total + self.num_layers:
-            window = pack[..., -2:]
-            active = (window[..., 0] <= rows.progress) & (rows.progress < window[..., 1])  # (R, N*T)
+            start, stop = part[:, -2 * tokens : -tokens], part[:, -tokens:]
+            active = (start <= rows.progress) & (rows.progress < stop)  # (R, N*T)
             value = value * active[..., None].to(value.dtype)
             bias = bias.where(active[:, None, None], OFF)
         if regions is None:

@@ -18,9 +18,10 @@ from torch import Tensor
 
 from .errors import SSRError
 from .files import written_beside
-from .images import Frame
+from .images import Frame, open_picture
 
 MAX_SCALE = 10.0
+MAP_SIDE = 1024  # pixels: no selection map is drawn larger
 FORMAT = "ssr-subject-1"
 
 
@@ -85,22 +86,31 @@ class Subject:
         return box_masks(torch.tensor([self.region]), (height, width))[0]
 
     def selection(self) -> np.ndarray:
-        """The selection over the reference picture, (height, width), between 0 and 1 at its peak."""
-        frame = Frame(*self.size)
+        """The selection over the reference picture, (height, width), between 0 and 1 at its peak.
+
+        At the picture's size or, beyond :data:`MAP_SIDE`, reduced to that: the map itself has few cells.
+        """
+        scale = min(1.0, MAP_SIDE / max(self.size))
+        frame = Frame(*(max(1, round(length * scale)) for length in self.size))
         grid = self.attention.float().cpu()
         image = Image.fromarray((grid / grid.max().clamp(min=1e-8)).numpy(), mode="F")
-        # Work at no more than 512 px: the map has 16 x 16 cells.
-        side = frame.side
-        full = image.resize((side, side), Image.Resampling.BICUBIC)
+        full = image.resize((frame.side, frame.side), Image.Resampling.BICUBIC)
         cropped = full.crop((frame.left, frame.top, frame.left + frame.width, frame.top + frame.height))
         return np.asarray(cropped).clip(0, 1)
 
-    def heat_map(self, reference_image: Image.Image) -> Image.Image:
-        """The selection drawn over the reference picture: bright where the subject was read, dim elsewhere."""
-        picture = reference_image.convert("RGB")
+    def heat_map(self, reference_image) -> Image.Image:
+        """The selection drawn over the reference picture (anything :meth:`SSREncoder.encode` takes), of the size of
+        :meth:`selection`: bright where the subject was read, dim elsewhere.
+
+        Raises:
+            SSRError: the picture has another size than the subject's.
+        """
+        picture = open_picture(reference_image)
         if picture.size != tuple(self.size):
             raise SSRError(f"this subject is from a picture of {self.size[0]} x {self.size[1]}; give that one")
         heat = self.selection()[..., None]
+        if picture.size != heat.shape[1::-1]:
+            picture = picture.resize(heat.shape[1::-1], Image.Resampling.LANCZOS)
         colour = _INFERNO[(heat[..., 0] * (len(_INFERNO) - 1)).round().astype(int)]
         base = np.asarray(picture, dtype=np.float32)
         grey = base.mean(axis=2, keepdims=True) * 0.55

@@ -127,7 +127,13 @@ def test_layer_scales(encoder, subjects, installed, given):
     for name in encoder.config.layers:
         own, place = name.replace(".", "/"), installed.get_submodule(name).processor
         factor = {"down_blocks.0": 0.0, "down_blocks.1": 0.5}.get(name[:13], 2.0 if name.startswith("up") else 1.0)
-        key, value = pack[0, :, place.start :].split([place.width, pack.shape[-1] - place.start - place.width], dim=-1)
+        tokens, size = pack.shape[1], pack.shape[1] * place.width
+        key, value, _ = (
+            pack[0]
+            .flatten()[place.start * tokens :]
+            .split_with_sizes([size, size, pack[0].numel() - place.start * tokens - 2 * size])
+        )
+        key, value = key.view(tokens, -1), value.view(tokens, -1)
         torch.testing.assert_close(key, encoder.model.key_values.to_k[own](subject.tokens))
         expected = 0.7 * factor * encoder.model.key_values.to_v[own](subject.tokens)
         torch.testing.assert_close(value[:, : place.width], expected)

@@ -24,7 +24,7 @@ from ..subject import Subject
 from .models import weights_dir
 from .oracle import PRESENT, Oracle, identity_embedding, shown
 from .recipes.oracle import accuracy, prototypes
-from .world import Scenes, World, boxes, query_texts, random_identities, sample_scenes
+from .world import Scenes, World, boxes, load_world, query_texts, random_identities, sample_scenes
 from .world.captions import PHRASES, article
 
 # How a subject is asked for; "twin" is a box around one of two subjects of the same class.
@@ -257,8 +257,9 @@ def prove(
     Raises:
         SSRError: the oracle's weights are not there.
     """
-    world = World.load()
-    judge = Judge(load_oracle(ssr.device), world if ssr.device.type == "cpu" else World.load(ssr.device))
+    world = load_world("cpu", weights_dir())
+    own = world if ssr.device.type == "cpu" else load_world(ssr.device, weights_dir())
+    judge = Judge(load_oracle(ssr.device), own)
     without: dict[str, list[Verdict]] = {}
     for line in lines:
         begin = time.monotonic()
@@ -309,5 +310,5 @@ def load_oracle(device) -> Oracle:
 
 def judge_accuracy(device, n: int = 300) -> dict[str, float]:
     """The oracle on real scenes of held-out identities."""
-    world = World.load(device)
+    world = load_world(device, weights_dir())
     return accuracy(load_oracle(device), world, n, torch.Generator(world.device).manual_seed(7))

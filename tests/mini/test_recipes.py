@@ -76,7 +76,9 @@ def test_the_ssr_stage_changes_the_subject_encoder_alone(earlier):
 
 def test_signals_that_need_no_sampling(earlier):
     figures = recipe("ssr", earlier).evaluate(8)
-    assert {"loss_right", "loss_wrong_query", "loss_wrong_identity", "loss_no_subject", "attention_in_mask"} <= set(figures)
+    assert {"loss_right", "loss_wrong_query", "loss_wrong_identity", "loss_no_subject", "attention_in_mask"} <= set(
+        figures
+    )
     assert 0 < figures["attention_in_mask"] < 1
 
 
