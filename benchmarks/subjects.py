@@ -62,13 +62,19 @@ def main() -> None:
     latents = torch.randn(2, unet.config.in_channels, size, size, **make)  # two rows: guidance
     prompt_embeds = torch.randn(2, prompt_tokens, width, **make)
     timestep = torch.tensor(500, device=args.device)
-    packs = {n: key_values(torch.randn(2, n, subject_tokens, width, **make), 0.65)[:, None] for n in SUBJECTS}
+    negative = key_values(torch.randn(1, 1, subject_tokens, width, **make), 0.65)[None]
+    packs = {}
+    for n in SUBJECTS:  # as SSREncoder.generate sends them: two halves where there are several subjects
+        positive = key_values(torch.randn(1, n, subject_tokens, width, **make), 0.65)[None]
+        packs[n] = (
+            [torch.cat([negative, positive])] if n == 1 else [negative.repeat(2, 1, 1, 1), positive.repeat(2, 1, 1, 1)]
+        )
 
     def plain():
         unet(latents, timestep, prompt_embeds)
 
     def subject(n):
-        unet(latents, timestep, prompt_embeds, added_cond_kwargs={"image_embeds": [packs[n]]})
+        unet(latents, timestep, prompt_embeds, added_cond_kwargs={"image_embeds": packs[n]})
 
     times: dict[str, list[float]] = {}
     for i in range(args.rounds + 1):  # the first round warms up
@@ -88,7 +94,7 @@ def main() -> None:
             "seconds": round(statistics.median(times[name]), 4),
             "ratio": round(statistics.median(ratios), 3),
             "ratios": [round(r, 3) for r in ratios],
-            "pack_mb": 0 if name == "plain" else round(packs[int(name)].nbytes / 1e6, 1),
+            "pack_mb": 0 if name == "plain" else round(sum(pack.nbytes for pack in packs[int(name)]) / 1e6, 1),
         }
     peak = (
         torch.cuda.max_memory_allocated()

@@ -19,6 +19,10 @@ scales ``s_i`` (paper: lambda, one for each subject)
 
 so equal scales give the paper's joint attention times lambda, a scale of 0 is as if the subject were left out, and
 everything between is continuous. An output region is a scale that varies over the picture: s_i times its weight there.
+
+With guidance the negative rows hold the same unconditional tokens once a subject. Where it is known that the first
+half of a batch is negative, two packs can be sent, and the negative half then reads its tokens once: attention over N
+copies equals attention over one, with the scale ``sum_i s_i^2 / sum_i s_i``.
 """
 
 from __future__ import annotations
@@ -92,6 +96,10 @@ class SubjectRows:
     def shape(self) -> torch.Size:
         return self.pack.shape
 
+    def half(self, index: int) -> SubjectRows:
+        """The negative (0) or positive (1) half of the rows."""
+        return SubjectRows(self.pack.chunk(2)[index], self.progress)
+
     def repeat_interleave(self, repeats: int, dim: int = 0, output_size: int | None = None) -> SubjectRows:
         return self
 
@@ -107,20 +115,23 @@ class SubjectProjection(nn.Module):
     def forward(self, image_embeds: list[Tensor]) -> list[SubjectRows]:
         if not image_embeds:
             return []
-        if len(image_embeds) != 2 or image_embeds[0].ndim != 4:
+        *packs, progress = image_embeds
+        if len(packs) not in (1, 2) or any(pack.ndim != 4 for pack in packs):
             raise SSRError(
                 "this UNet expects the subjects' pack in ip_adapter_image_embeds; make it with conditioning(subjects)"
             )
-        pack, progress = image_embeds
-        if pack.shape[-1] not in self.widths:
-            raise SSRError(
-                f"the subjects' pack has {pack.shape[-1]} columns, this UNet needs {self.widths[0]}; make it with "
-                "conditioning(subjects) of the encoder that is installed"
-            )
-        if pack.shape[1] > 1 and len(pack) > 2:
-            # Pipelines copy guidance rows once a prompt; where prompts have rows of their own the copies are surplus.
-            pack = pack[:: len(pack) - 1]
-        return [SubjectRows(pack.flatten(0, 1), progress)]
+        rows = []
+        for pack in packs:
+            if pack.shape[-1] not in self.widths:
+                raise SSRError(
+                    f"the subjects' pack has {pack.shape[-1]} columns, this UNet needs {self.widths[0]}; make it with "
+                    "conditioning(subjects) of the encoder that is installed"
+                )
+            if pack.shape[1] > 1 and len(pack) > 2:
+                # Pipelines copy guidance rows once a prompt; where prompts have rows of their own that is surplus.
+                pack = pack[:: len(pack) - 1]
+            rows.append(SubjectRows(pack.flatten(0, 1), progress))
+        return rows
 
 
 def _provide(unet: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
@@ -131,7 +142,7 @@ def _provide(unet: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
     added = dict(kwargs.get("added_cond_kwargs") or {})
     packs = [pack for pack in added.get("image_embeds") or [] if pack is not None]
     progress = 1 - timestep.flatten()[0].float() / NUM_TRAIN_TIMESTEPS
-    added["image_embeds"] = [packs[0], progress] if len(packs) == 1 else packs
+    added["image_embeds"] = [*packs, progress] if packs else []
     return args, {**kwargs, "added_cond_kwargs": added}
 
 
@@ -169,8 +180,11 @@ class SubjectAttnProcessor:
         query = attn.to_q(hidden_states)
         key, value = attn.to_k(encoder_hidden_states), attn.to_v(encoder_hidden_states)
         out = self._attend(attn, query, key, value, attention_mask)
-        if rows:
+        if len(rows) == 1:
             out = out + self._subjects(attn, query, rows[0], ip_adapter_masks)
+        elif rows:  # the negative half of the batch reads the first pack, the positive half the second
+            halves = zip(query.chunk(2), rows, (0, 1), strict=True)
+            out = out + torch.cat([self._subjects(attn, half, given.half(i), None) for half, given, i in halves])
 
         out = attn.to_out[1](attn.to_out[0](out))
         if len(shape) == 4:

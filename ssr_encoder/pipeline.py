@@ -70,7 +70,8 @@ def generate(
     try:
         size = _size(pipe, height, width, pipeline_arguments)
         guidance = guidance_scale > 1 and unet.config.time_cond_proj_dim is None  # as the stock pipelines decide it
-        arguments = self.conditioning(subjects, guidance=guidance, size=size, dtype=unet.dtype)
+        halves = not hasattr(pipe, "do_perturbed_attention_guidance")  # PAG has three parts
+        arguments = self.conditioning(subjects, guidance=guidance, size=size, dtype=unet.dtype, halves=halves)
         extra = arguments.pop("cross_attention_kwargs", {})
         if extra or pipeline_arguments.get("cross_attention_kwargs"):
             arguments["cross_attention_kwargs"] = {

@@ -362,3 +362,29 @@ def test_another_unet_is_refused(new_unet, subject_config, changes):
 def test_what_is_no_unet_is_refused(text_encoder, subject_config):
     with pytest.raises(SSRError, match="CLIPTextModel has no UNet"):
         install(text_encoder, subject_config.layers)
+
+
+@pytest.mark.parametrize("scales", [(0.8, 0.8), (0.3, 1.0), (0.5, 0.9, 0.7)])
+def test_two_packs_are_the_same_and_read_the_negative_tokens_once(encoder, subjects, installed, given, scales):
+    """The negative half's N copies of the unconditional tokens are one copy, whatever the scales."""
+    latents, text = given[0], given[1]
+    used = [subjects[i % 2].with_(scale=scale) for i, scale in enumerate(scales)]
+    batch = torch.cat([latents, latents]), torch.cat([text.flip(1), text])
+    results = []
+    for halves in (False, True):
+        packs = encoder.conditioning(used, halves=halves)["ip_adapter_image_embeds"]
+        assert len(packs) == 1 + halves
+        # As the stock pipelines repeat guidance rows for several pictures.
+        packs = [torch.cat([row.repeat(len(latents), 1, 1, 1) for row in pack.chunk(2)]) for pack in packs]
+        added = {"image_embeds": packs}
+        with torch.no_grad():
+            results.append(installed(batch[0], 500, batch[1], added_cond_kwargs=added).sample)
+    torch.testing.assert_close(results[0], results[1], atol=2e-5, rtol=1e-4)
+    assert encoder.conditioning(used, halves=True)["ip_adapter_image_embeds"][0].shape[2] == subjects[0].tokens.shape[0]
+
+
+def test_halves_give_way_to_schedules_and_regions(encoder, subjects):
+    for change in ({"steps": (0.0, 0.5)}, {"region": (0, 0, 0.5, 1)}):
+        used = [subjects[0], subjects[1].with_(**change)]
+        found = encoder.conditioning(used, halves=True, size=(64, 64))
+        assert len(found["ip_adapter_image_embeds"]) == 1

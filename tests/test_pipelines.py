@@ -186,7 +186,8 @@ def test_keys_and_values_are_made_once(pipe, encoder, subjects):
     encoder.generate("a cat", subjects, pipe=pipe, num_inference_steps=7, num_images=6, output_type="latent")
     for hook in hooks:
         hook.remove()
-    assert len(steps) == 14 and set(counts.values()) == {1}
+    # Fourteen steps of two batches; once for the positive half, once for the negative one.
+    assert len(steps) == 14 and set(counts.values()) == {2}
 
 
 # -- beside other things
