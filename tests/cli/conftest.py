@@ -40,7 +40,9 @@ def model(tmp_path_factory) -> str:
         vision_layers=2, heads=2, unet_channels=[32, 32, 32], unet_heads=[2, 2, 2], hidden_layers=[1, 2],
         aligner_heads=2, aligner_head_dim=16,
     )  # fmt: skip
-    tokenizer = models.make_tokenizer(["a", "cat", "dog", "in", "the", "snow"], config.text_length)
+    tokenizer = models.make_tokenizer(
+        ["a", "an", "balloon", "cat", "dog", "in", "snow", "the", "umbrella"], config.text_length
+    )
     unet = models.make_unet(config)
     for name, part in {
         "vae": models.make_vae(config),
