@@ -1,6 +1,7 @@
 """Tiny real components with random weights: a whole Stable Diffusion in a few hundred thousand parameters."""
 
 import importlib.util
+import signal
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,9 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVi
 from ssr_encoder import SSREncoder, SubjectConfig, SubjectModel
 from ssr_encoder.attention import subject_layers
 from ssr_encoder.mini.models import make_tokenizer
+
+# A suite started in the background of a shell inherits an ignored Ctrl-C, and the interrupt tests would wait for ever.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 WORDS = ["a", "an", "the", "cat", "dog", "fox", "red", "blue", "in", "on", "of", "and", "snow", "beach", "forest"]
 TEXT_WIDTH, VISION_WIDTH, TOKENS = 32, 48, 12
