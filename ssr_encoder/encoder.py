@@ -18,6 +18,7 @@ from .aligner import SubjectConfig
 from .checkpoint import load_model, save_model
 from .errors import SSRError
 from .images import Frame, open_mask, open_picture, to_pixels
+from .loading import beside, best_device, load_part, load_single_file, resolve
 from .model import SubjectModel
 from .pipeline import generate
 from .selection import box_masks, patch_weights, point_masks
@@ -88,19 +89,19 @@ class SSREncoder:
         folder = resolve(name, revision)
         model = load_model(folder)
         # Parts beside the weights go by their full path from here on: the config may be saved elsewhere.
-        beside = {name: _beside(folder, getattr(model.config, name)) for name in ("base_model", "image_encoder")}
-        model.config = dataclasses.replace(model.config, **beside)
+        full = {name: beside(folder, getattr(model.config, name)) for name in ("base_model", "image_encoder")}
+        model.config = dataclasses.replace(model.config, **full)
         pipe = base if isinstance(base, DiffusionPipeline) else None
         where = None if pipe else str(base) if base else model.config.base_model
         if pipe is None and str(where).endswith((".safetensors", ".ckpt")):
-            pipe = _single_file(where, dtype)
+            pipe = load_single_file(where, dtype)
         if pipe is not None:
             text_encoder, tokenizer = pipe.text_encoder, pipe.tokenizer
         else:
-            text_encoder = _load(CLIPTextModel, where, "text_encoder", dtype)
-            tokenizer = _load(CLIPTokenizer, where, "tokenizer")
+            text_encoder = load_part(CLIPTextModel, where, "text_encoder", dtype)
+            tokenizer = load_part(CLIPTokenizer, where, "tokenizer")
         vision = str(image_encoder) if image_encoder else model.config.image_encoder
-        encoder = cls(model, text_encoder, tokenizer, _load(CLIPVisionModel, vision, None, dtype), base=where)
+        encoder = cls(model, text_encoder, tokenizer, load_part(CLIPVisionModel, vision, None, dtype), base=where)
         encoder._pipe = pipe
         return encoder.to(device or best_device(), dtype)
 
@@ -290,7 +291,7 @@ class SSREncoder:
         if self._pipe is None:
             if self.base is None:
                 raise SSRError("this encoder has no base model; pass pipe=, or base= to from_pretrained")
-            pipe = _load(
+            pipe = load_part(
                 StableDiffusionPipeline,
                 self.base,
                 None,
@@ -385,68 +386,6 @@ class SSREncoder:
 
     def _scale(self, subject: Subject) -> float:
         return check_scale(self.config.subject_scale if subject.scale is None else subject.scale)
-
-
-def best_device() -> torch.device:
-    """CUDA, else MPS, else CPU."""
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-
-
-def resolve(name: str | os.PathLike, revision: str | None = None) -> Path:
-    """The folder of an encoder: "mini", a folder, or a hub id (downloaded)."""
-    if str(name) == "mini":
-        return Path(__file__).parent / "mini" / "weights"
-    path = Path(name)
-    if path.is_dir():
-        return path
-    if path.exists() or str(name).count("/") != 1 or str(name).startswith((".", "/")):
-        raise SSRError(f'model {str(name)!r} is not a folder; give "mini", a folder, or a hub id like name/model')
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(
-            snapshot_download(str(name), revision=revision, allow_patterns=["*.json", "*.safetensors", "*.txt"])
-        )
-    except Exception as error:  # the hub client raises many kinds
-        raise SSRError(
-            f"model {str(name)!r} could not be fetched ({str(error).splitlines()[0][:80]}); "
-            "check the name and the network"
-        ) from None
-
-
-def _beside(folder: Path, where: str) -> str:
-    """A path in a config that begins with "." is relative to the config's folder."""
-    return str((folder / where).resolve()) if where == "." or where.startswith("./") else where
-
-
-def _load(kind, where: str, subfolder: str | None, dtype: torch.dtype | None = None, **extra):
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        if subfolder:
-            extra["subfolder"] = subfolder
-        if dtype is not None:
-            extra["dtype"] = dtype
-        return kind.from_pretrained(where, **extra)
-    except (OSError, ValueError) as error:
-        part = f"{subfolder} of {where}" if subfolder else where
-        raise SSRError(
-            f"cannot load {part} ({str(error).splitlines()[0][:100]}); check base= and image_encoder="
-        ) from None
-    finally:
-        logging.set_verbosity(verbosity)
-
-
-def _single_file(path: str, dtype: torch.dtype):
-    if not Path(path).is_file():
-        raise SSRError(f"base checkpoint {path} does not exist; check the path")
-    try:
-        return StableDiffusionPipeline.from_single_file(path, dtype=dtype, safety_checker=None)
-    except Exception as error:  # diffusers lets through what the file, the hub and the parts raise
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:100]
-        raise SSRError(f"base checkpoint {path} cannot be loaded ({reason}); give a Stable Diffusion file") from None
 
 
 def _numbers(values, count: int, what: str, names: str) -> list[float]:

@@ -16,7 +16,7 @@ from transformers import CLIPVisionModel
 
 from ssr_encoder import SSREncoder, SSRError, SubjectModel
 from ssr_encoder.checkpoint import CONFIG, RELEASED, WEIGHTS, load_model
-from ssr_encoder.encoder import resolve
+from ssr_encoder.loading import resolve
 
 GRID, TOKENS = 8, 24  # patches a side of the vision encoder; K * L subject tokens
 

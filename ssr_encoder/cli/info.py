@@ -49,7 +49,7 @@ def run(args) -> None:
 
 def _model(name: str) -> dict:
     from ..checkpoint import load_model
-    from ..encoder import resolve
+    from ..loading import resolve
 
     folder = resolve(name)
     model = load_model(folder)
@@ -104,7 +104,7 @@ def _system() -> dict:
     import torch
     import transformers
 
-    from ..encoder import best_device
+    from ..loading import best_device
 
     device = best_device()
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()

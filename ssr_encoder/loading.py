@@ -1,0 +1,76 @@
+"""Where an encoder and its parts come from: the shipped folder, other folders, single files, the hub."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+from diffusers import StableDiffusionPipeline
+from diffusers.utils import logging
+
+from .errors import SSRError
+
+
+def best_device() -> torch.device:
+    """CUDA, else MPS, else CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def resolve(name: str | os.PathLike, revision: str | None = None) -> Path:
+    """The folder of an encoder: "mini", a folder, or a hub id (downloaded)."""
+    if str(name) == "mini":
+        return Path(__file__).parent / "mini" / "weights"
+    path = Path(name)
+    if path.is_dir():
+        return path
+    if path.exists() or str(name).count("/") != 1 or str(name).startswith((".", "/")):
+        raise SSRError(f'model {str(name)!r} is not a folder; give "mini", a folder, or a hub id like name/model')
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(
+            snapshot_download(str(name), revision=revision, allow_patterns=["*.json", "*.safetensors", "*.txt"])
+        )
+    except Exception as error:  # the hub client raises many kinds
+        raise SSRError(
+            f"model {str(name)!r} could not be fetched ({str(error).splitlines()[0][:80]}); "
+            "check the name and the network"
+        ) from None
+
+
+def beside(folder: Path, where: str) -> str:
+    """A path in a config that begins with "." is relative to the config's folder."""
+    return str((folder / where).resolve()) if where == "." or where.startswith("./") else where
+
+
+def load_part(kind, where: str, subfolder: str | None, dtype: torch.dtype | None = None, **extra):
+    """One component or pipeline by its class's ``from_pretrained``, quietly; a failure is one line."""
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        if subfolder:
+            extra["subfolder"] = subfolder
+        if dtype is not None:
+            extra["dtype"] = dtype
+        return kind.from_pretrained(where, **extra)
+    except (OSError, ValueError) as error:
+        part = f"{subfolder} of {where}" if subfolder else where
+        raise SSRError(
+            f"cannot load {part} ({str(error).splitlines()[0][:100]}); check base= and image_encoder="
+        ) from None
+    finally:
+        logging.set_verbosity(verbosity)
+
+
+def load_single_file(path: str, dtype: torch.dtype):
+    """The pipeline of a single-file checkpoint."""
+    if not Path(path).is_file():
+        raise SSRError(f"base checkpoint {path} does not exist; check the path")
+    try:
+        return StableDiffusionPipeline.from_single_file(path, dtype=dtype, safety_checker=None)
+    except Exception as error:  # diffusers lets through what the file, the hub and the parts raise
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:100]
+        raise SSRError(f"base checkpoint {path} cannot be loaded ({reason}); give a Stable Diffusion file") from None
