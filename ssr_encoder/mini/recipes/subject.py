@@ -39,14 +39,14 @@ class UNetRecipe(Recipe):
     """Text and subject together, from random weights."""
 
     name = "unet"
-    batch_sizes = {"cpu": 32, "cuda": 512}
+    batch_sizes = {"cpu": 16, "cuda": 512}
     learning_rates = {"cpu": 1e-3, "cuda": 1e-3}
     ring_sizes = {"cpu": 1536, "cuda": 16384}
-    fresh = {"cpu": 0.125, "cuda": 0.25}  # of a batch, drawn anew each step
+    fresh = {"cpu": 0.0625, "cuda": 0.25}  # of a batch, drawn anew each step
     tau = 0.01  # weight of L_reg (supplement F)
-    subject_pixels = 2.0  # how much more the latents under subjects weigh
+    subject_pixels = 3.0  # how much more the latents under subjects weigh
     # What a sample is conditioned on: text and subject, subject alone, text alone, nothing.
-    conditions = (0.5, 0.2, 0.2, 0.1)
+    conditions = (0.6, 0.15, 0.15, 0.1)
     reference_is_target = 0.0
     train_base = True
 
