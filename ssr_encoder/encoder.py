@@ -16,13 +16,14 @@ from transformers import CLIPTextModel, CLIPTokenizer, CLIPVisionModel
 from . import attention
 from .aligner import SubjectConfig
 from .checkpoint import load_model, save_model
+from .conditioning import conditioning
 from .errors import SSRError
-from .images import Frame, open_mask, open_picture, to_pixels
+from .images import Frame, open_picture, to_pixels
 from .loading import beside, best_device, load_part, load_single_file, resolve
 from .model import SubjectModel
 from .pipeline import generate
-from .selection import box_masks, patch_weights, point_masks
-from .subject import Subject, check_scale
+from .selection import patch_weights, region_query, small_size
+from .subject import Subject
 
 logger = logging.get_logger(__name__)
 
@@ -38,6 +39,7 @@ class SSREncoder:
     """
 
     generate = generate
+    conditioning = conditioning
 
     def __init__(self, model: SubjectModel, text_encoder, tokenizer, image_encoder, base: str | None = None):
         self.model = model.eval().requires_grad_(False)
@@ -175,7 +177,7 @@ class SSREncoder:
         if len(given) > 1:
             raise SSRError(f"{' and '.join(given)} were given; give one of them, with or without a text query")
         text = self._check_query(query, bool(given))
-        region = self._region(picture, mask, box, point)
+        region = region_query(picture.size, mask, box, point, self.config.point_radius)
         with torch.no_grad():
             tokens, weights = self._tokens(picture, text, region)
         unconditional = self.unconditional_tokens().float().cpu()
@@ -201,7 +203,7 @@ class SSREncoder:
         if region is not None:
             weights = patch_weights(frame.pad(region)[None], grid)
         elif frame.width != frame.height:  # the padding is not part of the picture; the class token stays
-            weights = patch_weights(frame.pad(torch.ones(_small(frame)))[None], grid)
+            weights = patch_weights(frame.pad(torch.ones(small_size(frame)))[None], grid)
             weights[:, 0] = 1
         if weights is not None:
             weights = weights.to(self.device)
@@ -209,36 +211,6 @@ class SSREncoder:
         tokens, _, seen = self.model.aligner(embeds, hidden, weights)
         seen = seen[0].float().mean(0)[self._words(text)].mean(0)[1:]
         return tokens[0], seen.unflatten(0, (grid, grid))
-
-    def _region(self, picture, mask, box, point) -> Tensor | None:
-        """The region query as a mask (H, W), at most 1024 px, or None."""
-        width, height = picture.size
-        if mask is not None:
-            return torch.from_numpy(open_mask(mask, picture.size))
-        size = _small(Frame(width, height))
-        if box is not None:
-            values = _numbers(box, 4, "box", "x0, y0, x1, y1")
-            x0, y0, x1, y1 = values
-            if x1 <= x0 or y1 <= y0:
-                raise SSRError(f"the box {_listed(values)} is empty; give x0, y0, x1, y1 with x0 < x1 and y0 < y1")
-            if min(x1, width) <= max(x0, 0) or min(y1, height) <= max(y0, 0):
-                raise SSRError(
-                    f"the box {_listed(values)} lies outside the picture of {width} x {height} pixels; move it"
-                )
-            x0, y0, x1, y1 = max(x0, 0), max(y0, 0), min(x1, width), min(y1, height)
-            region = box_masks(torch.tensor([[x0 / width, y0 / height, x1 / width, y1 / height]]), size)[0]
-            if not region.any():  # thinner than a pixel of the reduced size: the pixel at its centre stands for it
-                centre = torch.tensor([[(x0 + x1) / 2 / width, (y0 + y1) / 2 / height]])
-                region = point_masks(centre, 0.0, size)[0]
-            return region
-        if point is not None:
-            x, y = _numbers(point, 2, "point", "x, y")
-            if not (0 <= x < width and 0 <= y < height):
-                raise SSRError(
-                    f"the point {_listed((x, y))} is not on the picture of {width} x {height} pixels; move it"
-                )
-            return point_masks(torch.tensor([[x / width, y / height]]), self.config.point_radius, size)[0]
-        return None
 
     def _check_query(self, query: str | None, has_region: bool) -> str:
         if query is not None and not isinstance(query, str):
@@ -319,90 +291,3 @@ class SSREncoder:
         """Undo :meth:`install` exactly and return the pipeline."""
         attention.remove(getattr(pipe, "unet", pipe))
         return pipe
-
-    @torch.no_grad()
-    def conditioning(
-        self,
-        subjects: Iterable[Subject],
-        *,
-        guidance: bool = True,
-        size: tuple[int, int] | None = None,
-        dtype: torch.dtype | None = None,
-        halves: bool = False,
-    ) -> dict:
-        """Keyword arguments for a stock pipeline's call that put these subjects in.
-
-        Args:
-            subjects: any number; those at scale 0 are left out.
-            guidance: whether the call uses classifier-free guidance (``guidance_scale`` above 1).
-            size: (height, width) of the generated picture, needed if a subject has a region.
-            dtype: of the pipeline's UNet; default the encoder's.
-            halves: the caller knows that the first half of the UNet's batch is negative and the second positive (so
-                in every stock pipeline with guidance but the PAG ones). Several subjects are then faster, as the
-                negative half reads the unconditional tokens, which are the same for all, once.
-
-        Raises:
-            SSRError: a subject was made by another encoder.
-        """
-        used = []
-        for subject in subjects:
-            if subject.fingerprint != self.fingerprint:
-                raise SSRError(
-                    f"subject {subject.query!r} was encoded by another model ({subject.fingerprint or 'unknown'}, this "
-                    f"one is {self.fingerprint}); encode it again with this one"
-                )
-            if self._scale(subject) > 0:
-                used.append(subject)
-        if not used:
-            return {}
-        dtype = dtype or self.dtype
-        tokens = torch.stack([s.tokens for s in used])[None]
-        regional = any(s.region is not None for s in used)
-        scheduled = any(s.steps != (0.0, 1.0) for s in used)
-        halves = halves and guidance and len(used) > 1 and not regional and not scheduled
-        if guidance and not halves:
-            tokens = torch.cat([torch.stack([s.unconditional_tokens for s in used])[None], tokens])
-        table = torch.tensor([[self._scale(s) * s.layer_factor(n) for n in self.config.layers] for s in used])
-        window = torch.tensor([s.steps for s in used]) if scheduled else None
-        if window is not None:
-            window = torch.where(window >= 1, 1.1, window)  # the last step's progress is 1
-        packs = [self._pack(tokens, table, window, dtype)]
-        if halves:
-            once = ((table**2).sum(0) / table.sum(0).clamp(min=1e-12))[None]
-            packs = [self._pack(used[0].unconditional_tokens[None, None], once, None, dtype), *packs]
-            packs = [pack.expand(2, -1, -1, -1) for pack in packs]  # the pipeline splits and joins rows
-        arguments = {"ip_adapter_image_embeds": packs}
-        if regional:
-            if size is None:
-                raise SSRError("a subject has an output region; say the picture's size=(height, width)")
-            regions = torch.stack([s.region_mask(*size) for s in used])[None]
-            arguments["cross_attention_kwargs"] = {"ip_adapter_masks": [regions.to(self.device)]}
-        return arguments
-
-    def _pack(self, tokens: Tensor, table: Tensor, window: Tensor | None, dtype: torch.dtype) -> Tensor:
-        """Keys and values (R, 1, N*T, F) of tokens (R, N, T, D) under scales (N, layers)."""
-        scale = float(table[0, 0]) if bool((table == table[0, 0]).all()) else table[None].to(self.device)
-        return self.model.key_values(tokens.to(self.device, self.dtype), scale, window)[:, None].to(dtype)
-
-    def _scale(self, subject: Subject) -> float:
-        return check_scale(self.config.subject_scale if subject.scale is None else subject.scale)
-
-
-def _numbers(values, count: int, what: str, names: str) -> list[float]:
-    try:
-        numbers = [float(value) for value in values]
-    except (TypeError, ValueError):
-        numbers = []
-    if len(numbers) != count or not all(abs(n) < 1e9 for n in numbers):
-        raise SSRError(f"the {what} {values!r} is not {count} numbers; give {names} in pixels")
-    return numbers
-
-
-def _listed(values) -> str:
-    return ", ".join(f"{value:g}" for value in values)
-
-
-def _small(frame: Frame, limit: int = 1024) -> tuple[int, int]:
-    """(height, width) with the frame's shape and at most ``limit`` pixels a side."""
-    scale = min(1.0, limit / frame.side)
-    return max(1, round(frame.height * scale)), max(1, round(frame.width * scale))
