@@ -55,6 +55,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--save-every", type=seconds, default=180.0)
     parser.add_argument("--report-every", type=seconds, default=30.0)
     parser.add_argument("--max-steps", type=int, default=0)
+    parser.add_argument("--streams", type=int, default=1, help="threads that share a batch (unet, ssr; one a core)")
     parser.add_argument("--bfloat16", action="store_true", help="on the CPU too: faster with AVX512-BF16 or AMX")
     parser.add_argument("--no-compile", action="store_true")
     parser.add_argument("--no-grid", action="store_true", help="draw no sample grid at the end")
@@ -77,6 +78,7 @@ def main(argv: list[str] | None = None) -> None:
         seed=args.seed,
         decay=args.decay,
         compile=not args.no_compile,
+        streams=args.streams,
         bfloat16=args.bfloat16,
         max_steps=args.max_steps,
     )

@@ -74,6 +74,21 @@ def test_the_ssr_stage_changes_the_subject_encoder_alone(earlier):
     assert len(changed) == len(subject)
 
 
+def test_streams_share_a_batch(earlier):
+    one, two = (recipe("unet", earlier, streams=streams) for streams in (1, 2))
+    one.tau = two.tau = 0.0  # the regularisation is a mean over the rows of a part that have a text
+    losses = [made.backward()[0] for made in (one, two)]
+    assert torch.allclose(*losses, rtol=1e-4)
+    for a, b in zip(one.parameters_list, two.parameters_list, strict=True):
+        assert (a.grad - b.grad).norm() <= 1e-3 * a.grad.norm() + 1e-6
+
+
+def test_bfloat16_on_the_cpu_is_near_float32(earlier):
+    full, half = (recipe("ssr", earlier, bfloat16=bfloat16).backward()[0] for bfloat16 in (False, True))
+    assert full != half
+    assert torch.allclose(full, half, rtol=0.02)
+
+
 def test_signals_that_need_no_sampling(earlier):
     figures = recipe("ssr", earlier).evaluate(8)
     assert {"loss_right", "loss_wrong_query", "loss_wrong_identity", "loss_no_subject", "attention_in_mask"} <= set(

@@ -34,6 +34,7 @@ class TrainConfig:
     ema_decay: float = 0.999
     seed: int = 0
     compile: bool = True  # on CUDA only
+    streams: int = 1  # parts of a batch that learn side by side, each in a thread of its own (CPU; stages unet, ssr)
     bfloat16: bool = False  # on the CPU too (CUDA always): twice as fast with AVX512-BF16 or AMX, slower without
     max_steps: int = 0  # 0: until the time limit
 
@@ -92,6 +93,12 @@ class Recipe(nn.Module):
         """``torch.compile`` on CUDA; on the CPU the compile time is not earned back in a short run."""
         return torch.compile(function) if self.cuda and self.train_config.compile else function
 
+    def backward(self) -> tuple[Tensor, dict[str, Tensor]]:
+        """A batch's loss and figures, with the gradients in place."""
+        loss, figures = self.loss()
+        loss.backward()
+        return loss.detach(), figures
+
     def prepare(self) -> None:
         lr = self.train_config.learning_rate or self.learning_rates["cuda" if self.cuda else "cpu"]
         self.parameters_list = [p for p in self.trained.parameters() if p.requires_grad]
@@ -135,13 +142,12 @@ class Recipe(nn.Module):
             level *= max(0.02, (1 - fraction) / decay)
         for group in self.optimizer.param_groups:
             group["lr"] = self.peak_lr * level
-        loss, figures = self.loss()
-        loss.backward()
+        loss, figures = self.backward()
         nn.utils.clip_grad_norm_(self.parameters_list, 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.ema.step(self.parameters_list)
-        for key, value in {"loss": loss.detach(), **figures}.items():
+        for key, value in {"loss": loss, **figures}.items():
             sums[key] = sums.get(key, 0) + value.detach()
         self.steps += 1
         self.samples += self.batch_size

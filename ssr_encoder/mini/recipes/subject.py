@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import random
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -72,6 +73,7 @@ class UNetRecipe(Recipe):
         self.scheduler, self.alphas = scheduler, scheduler.alphas_cumprod.to(device)
         self.rng = random.Random(train.seed)
         self.ring = Ring(self.ring_sizes["cuda" if self.cuda else "cpu"])
+        self._threads: ThreadPoolExecutor | None = None
         self._denoise = self.compiled(self._denoise_eager)
         self._see = self._see_eager  # transformers collects hidden states through hooks, which do not compile well
         self._to_latents = self.compiled(self._to_latents_eager)
@@ -135,6 +137,34 @@ class UNetRecipe(Recipe):
 
     # -- the step
     def loss(self):
+        return self._loss_of(self._batch())
+
+    def backward(self):
+        """With ``streams``, threads share the batch: a step is many small operations, which two cores working on one
+        after the other do not speed up twofold. The gradients are added in order, so runs stay repeatable."""
+        streams = self.train_config.streams
+        if streams == 1:
+            return super().backward()
+        if self._threads is None:
+            share = max(1, torch.get_num_threads() // streams)
+            self._threads = ThreadPoolExecutor(streams, initializer=torch.set_num_threads, initargs=(share,))
+        batch = self._batch()
+        parts = [_part(batch, rows) for rows in torch.arange(self.batch_size).chunk(streams)]
+
+        def learn(part):
+            loss, figures = self._loss_of(part)
+            return torch.autograd.grad(loss / len(parts), self.parameters_list, allow_unused=True), loss, figures
+
+        results = list(self._threads.map(learn, parts))
+        for gradients, _, _ in results:
+            for parameter, gradient in zip(self.parameters_list, gradients, strict=True):
+                if gradient is not None:
+                    parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
+        mean = lambda values: torch.stack([v.detach() for v in values]).mean(0)  # noqa: E731
+        figures = {key: mean([f[key] for _, _, f in results]) for key in results[0][2]}
+        return mean([loss for _, loss, _ in results]), figures
+
+    def _batch(self) -> dict:
         fresh = max(1, int(self.batch_size * self.fresh["cuda" if self.cuda else "cpu"]))
         if not self.ring.filled:
             for _ in range(max(2, self.ring.capacity // (8 * fresh))):  # an eighth full, then it grows
@@ -142,16 +172,17 @@ class UNetRecipe(Recipe):
         self.ring.put(self._draw(fresh))
         batch = self.ring.take(self.batch_size, self.generator)
         with torch.no_grad():
-            inputs, figures = self._conditions(batch)
+            return self._conditions(batch)
+
+    def _loss_of(self, batch: dict):
         with self.autocast():
-            noise_pred, scale_embeds, attention = self._denoise(**inputs["model"])
-        target = inputs["target"]
-        area = 1 + (self.subject_pixels - 1) * batch["area"].float()
-        loss = denoising_loss(noise_pred, target, snr_weight(self.alphas, inputs["model"]["timesteps"]), area)
+            noise_pred, scale_embeds, attention = self._denoise(**batch["model"])
+        weight = snr_weight(self.alphas, batch["model"]["timesteps"])
+        loss = denoising_loss(noise_pred, batch["target"], weight, batch["pixel_weight"])
         regularisation = embedding_consistency_loss(
-            scale_embeds, inputs["model"]["query_embeds"].flatten(0, 1), inputs["asked"].flatten().float()
+            scale_embeds, batch["model"]["query_embeds"].flatten(0, 1), batch["asked"].flatten().float()
         )
-        figures |= {"denoising": loss.detach(), "reg": regularisation.detach()}
+        figures = {"denoising": loss.detach(), "reg": regularisation.detach()}
         return loss + self.tau * regularisation, figures
 
     def _conditions(self, batch: dict[str, Tensor]):
@@ -196,7 +227,8 @@ class UNetRecipe(Recipe):
             "scale": scale,
         }
         target = self.scheduler.get_velocity(latents, noise, timesteps)
-        return {"model": model, "target": target, "asked": asked & (scale > 0)}, {}
+        pixel_weight = 1 + (self.subject_pixels - 1) * batch["area"].float()
+        return {"model": model, "target": target, "asked": asked & (scale > 0), "pixel_weight": pixel_weight}
 
     def _denoise_eager(self, noisy, timesteps, prompt_embeds, query_embeds, hidden, weights, scale):
         pack, scale_embeds, attention = self.denoiser.subject(
@@ -297,3 +329,8 @@ class SSRRecipe(UNetRecipe):
 def _weights_of(masks: Tensor, grid: int) -> Tensor:
     """uint8 masks (n, 2, H, W) to patch weights (n, 2, 1 + grid*grid)."""
     return patch_weights(masks.flatten(0, 1).float() / 255, grid).unflatten(0, (-1, 2))
+
+
+def _part(batch, rows: Tensor):
+    """Some rows of every tensor in a dictionary of them, which may hold dictionaries."""
+    return {key: _part(value, rows) if isinstance(value, dict) else value[rows] for key, value in batch.items()}
