@@ -58,6 +58,7 @@ def record(ssr: SSREncoder, results: list[dict], judge: dict, model: str, n: int
         "model": model,
         "fingerprint": ssr.fingerprint,
         "device": str(ssr.device),
+        "dtype": str(ssr.dtype).removeprefix("torch."),
         "device_name": torch.cuda.get_device_name(ssr.device) if ssr.device.type == "cuda" else platform.processor(),
         "seed": seed,
         "n": n,
@@ -138,7 +139,8 @@ def proof_page(proof: dict, results: list[dict], radius: float) -> str:
     parts.append(
         f"<footer><p>Model {escape(str(proof['model']))} ({escape(proof['fingerprint'])}), {proof['steps']} steps, "
         f"seed {proof['seed']}, subject scale {proof['subject_scale']:g}, guidance {proof['guidance_scale']:g}, "
-        f"{seconds:.0f} s on {escape(proof['device'])} {escape(proof['device_name'])}. {escape(versions)}{commit}. "
+        f"{seconds:.0f} s in {proof['dtype']} on {escape(proof['device'])} {escape(proof['device_name'])}. "
+        f"{escape(versions)}{commit}. "
         f"{proof['made']}. All figures: proof.json.</p></footer>"
     )
     return document("SSR-Encoder: proof", STYLE, "\n".join(parts))
