@@ -15,7 +15,7 @@ from ..errors import SSRError
 from ..version import __version__
 
 # Each is a module of this package with add_parser(subparsers) and run(args).
-COMMANDS = ("generate", "inspect", "encode", "convert", "info", "demo", "proof")
+COMMANDS = ("generate", "inspect", "encode", "convert", "info", "demo", "proof", "train", "ablate", "data")
 
 EPILOG = """\
 begin with:

@@ -2,7 +2,7 @@
 
 Every value sees the same cases and the same noise; for tau also the same number of training steps, examples and noise.
 Figures are those of ``ssr proof``: *selectivity* is the share of pictures in which nothing else of the reference
-appears, *identity* the share with the right identity, *text alignment* the share with the place asked for in the prompt.
+appears, *identity* the share with the right identity, *text alignment* the share with the place of the prompt.
 """
 
 from __future__ import annotations

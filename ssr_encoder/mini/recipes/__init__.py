@@ -1,8 +1,11 @@
 """The embedded model's recipes by stage name, in the order in which they are run."""
 
+from .captioner import CaptionerRecipe
 from .clip import CLIPRecipe
 from .oracle import OracleRecipe
 from .subject import SSRRecipe, UNetRecipe
 from .vae import VAERecipe
 
-RECIPES = {recipe.name: recipe for recipe in (VAERecipe, CLIPRecipe, OracleRecipe, UNetRecipe, SSRRecipe)}
+RECIPES = {
+    recipe.name: recipe for recipe in (VAERecipe, CLIPRecipe, OracleRecipe, CaptionerRecipe, UNetRecipe, SSRRecipe)
+}
