@@ -37,6 +37,10 @@ def train(config: TrainingConfig, note: Callable[[str], None] = lambda text: Non
         note(line)
     watch = Watch(trainer)
     try:
+        if validator and not trainer.state.step:  # what training begins with, to compare with
+            model = trainer.averaged()
+            watch.log(Progress(0, 0, validator.figures(model)))
+            watch.show("selection", validator.grid(model), 0)
         for progress in trainer.run():
             every = config.run.validate_every
             if validator and (progress.step % every == 0 or progress.last):

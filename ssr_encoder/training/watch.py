@@ -87,13 +87,13 @@ def _append(path: Path, entry: dict) -> None:
 
 
 def _keep_until(path: Path, step: int) -> None:
-    """Only lines of steps up to ``step``; a line that a killed life left unfinished goes too."""
+    """Only lines of steps up to ``step``, none at the beginning; a line that a killed life left unfinished goes too."""
     if not path.is_file():
         return
     kept = []
     for line in path.read_text().splitlines():
         try:
-            if json.loads(line)["step"] <= step:
+            if step and json.loads(line)["step"] <= step:
                 kept.append(line + "\n")
         except (ValueError, KeyError, TypeError):
             continue

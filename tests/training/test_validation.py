@@ -78,6 +78,9 @@ def test_the_command_trains_the_embedded_model(tmp_path, capsys):
     lines = said.out.splitlines()
     assert lines[-1] == f"{tmp_path}/run/encoder" and "step 2/2" in lines[-2] and "attention in mask" in lines[-2]
     assert (tmp_path / "run/validation/selection-00000002.png").exists()
+    logged = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert [entry["step"] for entry in logged] == [0, 1, 2]  # 0: what training begins with
+    assert 0 < logged[0]["attention_in_mask"] < 1 and "loss" not in logged[0]
     assert list((tmp_path / "run/tensorboard").iterdir())
     assert main(["train", "mini", *words, "--json"]) == 0  # it is done already
     assert main(["train", "mini", *words, f"data.cache={tmp_path}/cache", "--estimate", "--json"]) == 0
