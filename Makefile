@@ -3,7 +3,7 @@ BIN := .venv/bin
 
 .PHONY: demo test lint clean
 
-demo: .venv/installed  ## every subject of the shipped pictures in new scenes: a contact sheet and a page
+demo: .venv/base  ## every subject of the shipped pictures in new scenes: a contact sheet and a page
 	$(BIN)/ssr demo
 
 test: .venv/installed  ## the whole test suite, under 10 minutes on 2 cores
@@ -12,8 +12,12 @@ test: .venv/installed  ## the whole test suite, under 10 minutes on 2 cores
 lint: .venv/installed
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
-.venv/installed: pyproject.toml constraints.txt
+.venv/base: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	touch $@
+
+.venv/installed: .venv/base  ## with everything that tests need
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test]" ruff
 	touch $@
 

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # From image-text records to a trained encoder, the whole way: records of the embedded world and a web server for their
 # pictures (with missing, corrupt, duplicate and wrong files among them), then every step of `ssr data`, then `ssr train`.
-#   OUT=runs/own-data N=3000 STEPS=400 bash runs/own_data.sh
+#   OUT=runs/own-data N=2000 STEPS=400 bash runs/own_data.sh
 # Every step goes on where it was when this is run again.
 set -euo pipefail
 OUT=${OUT:-runs/own-data}
-N=${N:-3000}           # records
+N=${N:-2000}           # records
 STEPS=${STEPS:-400}    # of training
 HELD_OUT=${HELD_OUT:-200}
 PORT=${PORT:-8765}
