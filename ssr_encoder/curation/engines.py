@@ -101,6 +101,7 @@ _current = None  # the work of this process
 def _start_worker(work) -> None:
     global _current
     _current = work
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # every worker would repeat its remarks
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     threading.Thread(target=_die_with_parent, daemon=True).start()
 
