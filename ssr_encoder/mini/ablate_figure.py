@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 
 from ..extras import need
@@ -43,7 +44,7 @@ def draw_figure(points: list[Point], parameter: str, prompts: list[str], path: P
             axes.set_yticks([])
             axes.spines[:].set_visible(False)
             if column == 0:
-                axes.set_ylabel(prompts[row].replace(" ", "\n", 2), fontsize=7, rotation=0, ha="right", va="center")
+                axes.set_ylabel(textwrap.fill(prompts[row], 16), fontsize=7, rotation=0, ha="right", va="center")
     axes = bottom.subplots()
     places = list(range(columns))  # evenly: tau spans decades and has a zero
     for label, (line, metric, inverted) in CURVES.items():
