@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ..encoder import SSREncoder
 from ..errors import SSRError
+from ..files import written_beside
 from ..model import SubjectModel
 from .models import MiniConfig, weights_dir
 from .proof import Case, Judge, load_oracle, make_cases, make_pictures, summarise
@@ -139,7 +140,8 @@ def _trained(where: Path, tau: float, train: TrainConfig, scratch: bool, device:
         signals = recipe.evaluate()
     recipe.save(where)
     (where / f"{recipe.name}.state.pt").unlink()  # nothing goes on from it
-    done.write_text(json.dumps({"settings": settings, "signals": signals}, indent=1) + "\n")
+    with written_beside(done) as path:  # it says that the run is whole
+        path.write_text(json.dumps({"settings": settings, "signals": signals}, indent=1) + "\n")
     return signals
 
 

@@ -26,12 +26,7 @@ from ssr_encoder.mini.world import captions, load_world, sample_scenes
 WORDS = ["</s>", "<pad>", "<unk>", "a", "cat", "photo", "of", "dog", "snow", "in", "the", "red", "blue"]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

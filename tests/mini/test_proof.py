@@ -26,13 +26,7 @@ from ssr_encoder.mini.proof_report import ranked, says
 from ssr_encoder.mini.world import World, sample_scenes
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """On a busy machine more threads only wait for one another."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
