@@ -25,7 +25,6 @@ from ssr_encoder.mini.proof import (
 from ssr_encoder.mini.proof_report import ranked, says
 from ssr_encoder.mini.world import World, sample_scenes
 
-
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
