@@ -86,7 +86,7 @@ class Bench:
         return Features(**values)
 
     def plain(self) -> None:
-        with torch.autograd.set_detect_anomaly(True, check_nan=False):
+        with torch.autograd.set_detect_anomaly(True):
             features = encode(self.base, self.items, self.blank)
             found = losses(self.model, self.base, features, self.objective, 0)
             (found.total / len(self.items)).backward()

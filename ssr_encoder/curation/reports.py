@@ -104,6 +104,7 @@ def run_jobs(
             raise SSRError(report.error)
         reports.append(report)
         yield report
+    _sweep(out, names)  # Ray replaces a killed worker and goes on
     write_json(out / "report.json", totals(work.step_name, work.parameters, reports))
 
 
@@ -190,11 +191,16 @@ def _prepare(out: Path, names: list[str]) -> None:
     )
     if foreign:
         raise SSRError(f"{out} has {foreign[0]}, which is not of this input; remove it or choose an empty folder")
+    _sweep(out, names)
+    (out / "report.json").unlink(missing_ok=True)  # it comes back when everything is done
+
+
+def _sweep(out: Path, names: list[str]) -> None:
+    """Removes what killed workers left half-written."""
     stems = {Path(name).stem for name in names} | {"report"}
     for path in out.glob(".*"):
         if any(path.name.startswith(f".{stem}.") for stem in stems):
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-    (out / "report.json").unlink(missing_ok=True)  # it comes back when everything is done
 
 
 def separate(source: str | os.PathLike, out: str | os.PathLike) -> Path:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
@@ -89,20 +90,26 @@ class Validator:
     @torch.no_grad()
     def figures(self, model: SubjectModel) -> dict[str, float]:
         """``attention_in_mask``: the share of the query's attention on the true subject (``area_of_mask``: what chance
-        would give); ``loss_right``, and ``query_gain``: how much worse the other subject's query denoises. The prompt
-        is empty: all that is known about the picture comes through the subject."""
-        attention, right, wrong = [], [], []
-        for features, other in self.batches:
+        would give); ``loss_right``, and ``query_gain``: how much worse the other subject's query denoises the asked-for
+        subject. That is measured inside its mask: the picture shows the other subject too, which the wrong query
+        denoises better. The prompt is empty: all that is known about the picture comes through the subject."""
+        attention, whole, right, wrong = [], [], [], []
+        masks = torch.stack(self.masks)[:, None].split(BATCH)
+        for (features, other), mask in zip(self.batches, masks, strict=True):
             latents = self.base.scale(features.mean)
             noise = normal(SEED, features.positions, 2, latents)
             timesteps = draw_timesteps(SEED, features.positions, len(self.base.alphas), latents.device)
             target = self.base.scheduler.get_velocity(latents, noise, timesteps) if self.base.velocity else noise
+            inside = F.adaptive_avg_pool2d(mask.to(latents), latents.shape[-2:])
+            inside /= inside.sum(dim=(2, 3), keepdim=True)
             asked = features.query
             for query, errors in ((asked, right), (other, wrong)):
                 features.query = query
                 noise_pred, _, seen = denoise(model, self.base, features, latents, noise, timesteps)
-                errors.append(((noise_pred.float() - target) ** 2).mean(dim=(1, 2, 3)).cpu())
+                error = (noise_pred.float() - target) ** 2
+                errors.append((error.mean(1, keepdim=True) * inside).sum(dim=(1, 2, 3)).cpu())
                 if query is asked:
+                    whole.append(error.mean(dim=(1, 2, 3)).cpu())
                     attention.append(seen.float().mean(1).cpu())  # (n, L, P)
             features.query = asked
         maps = self._maps(torch.cat(attention))
@@ -110,7 +117,7 @@ class Validator:
         right, wrong = torch.cat(right), torch.cat(wrong)
         rival = torch.tensor(self.rival)
         figures = _interval("attention_in_mask", inside) | {"area_of_mask": float(self.inside.mean())}
-        figures |= _interval("loss_right", right)
+        figures |= _interval("loss_right", torch.cat(whole))
         return figures | (_interval("query_gain", (wrong - right)[rival]) if rival.any() else {})
 
     def _maps(self, attention: Tensor) -> Tensor:

@@ -2,10 +2,12 @@
 
 import io
 import random
+import time
 
 import numpy as np
 import pytest
 from PIL import Image
+from mark_step import killed_again_and_again
 from shards_made import contents, encoded, picture, read_folder, sample, write_folder
 
 from ssr_encoder.curation import Sample
@@ -85,3 +87,16 @@ def test_impossible_numbers_are_refused(tmp_path):
         run(source, tmp_path / "out", 9)
     with pytest.raises(SSRError, match="only 3 of 4 samples can be held out without tearing"):
         run(source, tmp_path / "out", 4)
+
+
+def test_killed_at_any_moment_it_ends_the_same(tmp_path):
+    source = with_copies(tmp_path / "in", singles=24, copied=8)
+    started = time.perf_counter()
+    run(source, tmp_path / "unbroken", 17)
+    seconds = time.perf_counter() - started
+    killed, rounds = 0, 0
+    while killed < 20:  # a folder that is done before its last kill is begun anew
+        out = tmp_path / f"out{(rounds := rounds + 1)}"
+        killed += killed_again_and_again(lambda to=out: list(split(source, to, 17)), 5, seconds / 2)
+        run(source, out, 17)
+        assert contents(out) == contents(tmp_path / "unbroken")

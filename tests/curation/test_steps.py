@@ -205,28 +205,48 @@ def test_killed_at_any_moment_it_ends_the_same(tmp_path):
         assert files(out) == files(tmp_path / "unbroken")
 
 
-def test_workers_of_a_killed_run_end_too(tmp_path):
-    source = make_shards(tmp_path / "in", shards=4, samples=40)
+def started(folder: Path, source: Path, out: Path, engine: str) -> subprocess.Popen:
+    """A run of two workers in a process of its own that is writing a shard."""
     script = (
         "import sys; sys.path[:0] = [sys.argv[3]]\n"
         "from mark_step import Mark\nfrom ssr_encoder.curation import run_step\n"
         "if __name__ == '__main__':\n"
-        "    list(run_step(Mark(pause=0.2), sys.argv[1], sys.argv[2], workers=2, batch_size=1))\n"
+        "    options = dict(engine=sys.argv[4], workers=2, batch_size=1)\n"
+        "    list(run_step(Mark(pause=0.1), sys.argv[1], sys.argv[2], **options))\n"
     )
-    (tmp_path / "run.py").write_text(script)
-    root = Path(__file__).parents[2]
-    out = tmp_path / "out"
+    (folder / "run.py").write_text(script)
     process = subprocess.Popen(
-        [sys.executable, tmp_path / "run.py", source, out, Path(__file__).parent],
-        env=os.environ | {"PYTHONPATH": str(root)},
+        [sys.executable, folder / "run.py", source, out, Path(__file__).parent, engine],
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
     )
-    wait(lambda: out.is_dir() and any(path.name.startswith(".0") for path in out.iterdir()), 60)
-    workers = children(process.pid)
+    wait(lambda: out.is_dir() and any(path.name.startswith(".0") for path in out.iterdir()), 120)
+    return process
+
+
+@pytest.mark.parametrize("engine", ["local", "ray"])
+def test_workers_of_a_killed_run_end_too(tmp_path, engine):
+    if engine == "ray":
+        pytest.importorskip("ray")
+    source, out = make_shards(tmp_path / "in", shards=4, samples=40), tmp_path / "out"
+    process = started(tmp_path, source, out, engine)
+    workers = [pid for pid in children(process.pid) if engine == "local" or "MapWorker" in " ".join(command(pid))]
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert len(workers) >= 2
-    wait(lambda: not any(map(alive, workers)), 20)
-    run(Mark(), source, out)
+    wait(lambda: not any(map(alive, workers)), 30)
+    run(Mark(), source, out, engine=engine)
+    run(Mark(), source, tmp_path / "fresh")
+    assert files(out) == files(tmp_path / "fresh")
+
+
+def test_a_killed_ray_worker_is_replaced(tmp_path):
+    pytest.importorskip("ray")
+    source, out = make_shards(tmp_path / "in", shards=4, samples=30), tmp_path / "out"
+    process = started(tmp_path, source, out, "ray")
+    actors = [pid for pid in children(process.pid) if "MapWorker" in " ".join(command(pid))]
+    assert actors
+    os.kill(actors[0], signal.SIGKILL)
+    assert process.wait(timeout=120) == 0
     run(Mark(), source, tmp_path / "fresh")
     assert files(out) == files(tmp_path / "fresh")
 
@@ -242,6 +262,15 @@ def children(pid: int) -> list[int]:
     import psutil
 
     return [child.pid for child in psutil.Process(pid).children(recursive=True)]
+
+
+def command(pid: int) -> list[str]:
+    import psutil
+
+    try:
+        return psutil.Process(pid).cmdline()
+    except psutil.NoSuchProcess:
+        return []
 
 
 def alive(pid: int) -> bool:

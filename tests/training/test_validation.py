@@ -57,6 +57,36 @@ def test_figures_are_the_same_every_time_and_change_with_the_model(new_config, l
     assert validator.grid(trainer.model).size == (3 * 66 - 2, 6 * 66 - 2)
 
 
+def test_the_gain_is_measured_inside_the_mask(new_config, tmp_path):
+    """The whole picture's is the mean of its halves', and the other way round it is a loss."""
+    found = {}
+    for name, left, right, queries in (
+        ("left", 255, 0, ("cat", "dog")),
+        ("right", 0, 255, ("cat", "dog")),
+        ("whole", 255, 255, ("cat", "dog")),
+        ("swapped", 255, 255, ("dog", "cat")),
+    ):
+        mask = np.zeros((64, 72), dtype=np.uint8)
+        mask[:, :36], mask[:, 36:] = left, right
+        Image.fromarray(mask).save(tmp_path / "mask.png")
+        samples = [make_sample(i) | {"mask.png": (tmp_path / "mask.png").read_bytes()} for i in range(4)]
+        for sample in samples:
+            sample["json"] = json.dumps(dict(zip(("query", "other_query"), queries, strict=True))).encode()
+        (tmp_path / name).mkdir()
+        write_tar(tmp_path / name / "0.tar", samples)
+        trainer = Trainer(new_config(f'run.validation="{tmp_path / name}"'))
+        with torch.no_grad():
+            for parameter in trainer.model.parameters():
+                parameter.add_(torch.linspace(-0.2, 0.2, parameter.numel()).view_as(parameter))
+        found[name] = Validator(trainer.base, trainer.config).figures(trainer.model)
+    gains = {name: figures["query_gain"] for name, figures in found.items()}
+    assert gains["left"] != pytest.approx(gains["right"], rel=0.01)
+    assert gains["whole"] == pytest.approx((gains["left"] + gains["right"]) / 2, rel=1e-3)
+    assert gains["swapped"] == pytest.approx(-gains["whole"], rel=1e-3)
+    losses = [found[name]["loss_right"] for name in ("whole", "swapped")]
+    assert gains["whole"] == pytest.approx(losses[1] - losses[0], rel=1e-3)
+
+
 def test_intervals_cover_the_mean():
     found = _interval("x", torch.arange(100.0))
     assert found["x"] == 49.5 and 40 < found["x/low"] < 47 and 52 < found["x/high"] < 59
