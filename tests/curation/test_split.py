@@ -6,8 +6,8 @@ import time
 
 import numpy as np
 import pytest
-from PIL import Image
 from mark_step import killed_again_and_again
+from PIL import Image
 from shards_made import contents, encoded, picture, read_folder, sample, write_folder
 
 from ssr_encoder.curation import Sample
