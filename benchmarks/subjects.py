@@ -18,8 +18,9 @@ import time
 import torch
 from diffusers import UNet2DConditionModel
 
-from ssr_encoder.attention import SubjectKeyValues, install, remove, subject_layers
+from ssr_encoder.attention import install, remove, subject_layers
 from ssr_encoder.mini.models import MiniConfig, make_unet
+from ssr_encoder.packing import SubjectKeyValues
 
 SUBJECTS = (1, 2, 4)
 TOKENS = {"sd15": (77, 6 * 77), "mini": (20, 4 * 20)}  # of the prompt and of a subject

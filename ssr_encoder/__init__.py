@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .aligner import SubjectConfig, TokenToPatchAligner
-    from .attention import SubjectAttnProcessor, SubjectKeyValues
+    from .attention import SubjectAttnProcessor
     from .checkpoint import load_released
     from .encoder import SSREncoder
     from .errors import SSRError
     from .losses import denoising_loss, embedding_consistency_loss, snr_weight
     from .model import SubjectModel
+    from .packing import SubjectKeyValues
     from .subject import Subject
     from .version import __version__
 
@@ -23,7 +24,7 @@ _HOMES = {
     "Subject": "subject",
     "SubjectAttnProcessor": "attention",
     "SubjectConfig": "aligner",
-    "SubjectKeyValues": "attention",
+    "SubjectKeyValues": "packing",
     "SubjectModel": "model",
     "TokenToPatchAligner": "aligner",
     "__version__": "version",

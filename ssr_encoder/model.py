@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .aligner import SubjectConfig, TokenToPatchAligner
-from .attention import SubjectKeyValues
+from .packing import SubjectKeyValues
 
 _IDENTITY = ("query_dim", "image_dim", "heads", "head_dim", "hidden_layers", "layers", "image_mean", "image_std")
 

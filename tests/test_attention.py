@@ -8,7 +8,8 @@ from diffusers import UNet2DConditionModel
 from safetensors import safe_open
 
 from ssr_encoder import SSRError
-from ssr_encoder.attention import OFF, SubjectAttnProcessor, SubjectRows, install, is_installed, region_weights, remove
+from ssr_encoder.attention import SubjectAttnProcessor, install, is_installed, region_weights, remove
+from ssr_encoder.packing import OFF, SubjectRows
 
 NAME = "down_blocks.1.attentions.0.transformer_blocks.0.attn2"  # 64 wide, 8 x 8 queries
 T, D = 24, 32  # tokens a subject, their width

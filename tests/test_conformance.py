@@ -10,8 +10,9 @@ from diffusers.models.attention_processor import Attention
 from safetensors.torch import load_file
 
 from ssr_encoder import SubjectConfig, SubjectModel, load_released
-from ssr_encoder.attention import SubjectAttnProcessor, SubjectRows, install, remove, subject_layers
+from ssr_encoder.attention import SubjectAttnProcessor, install, remove, subject_layers
 from ssr_encoder.checkpoint import RELEASED, SD15_LAYERS, load_model, save_model
+from ssr_encoder.packing import SubjectRows
 
 HERE = Path(__file__).parent / "conformance"
 
