@@ -47,7 +47,7 @@ def draw(
     split: str = "train",
     sampler: World | None = None,
     reference_is_target: float = 0.0,
-    subjects: tuple[float, float, float] = (0.5, 0.4, 0.1),
+    subjects: tuple[float, float, float] = (0.3, 0.6, 0.1),
 ) -> Example:
     """Draw n examples.
 

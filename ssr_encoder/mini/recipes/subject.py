@@ -45,7 +45,7 @@ class UNetRecipe(Recipe):
     ring_sizes = {"cpu": 1536, "cuda": 16384}
     fresh = {"cpu": 0.0625, "cuda": 0.25}  # of a batch, drawn anew each step
     tau = 0.01  # weight of L_reg (supplement F)
-    subject_pixels = 3.0  # how much more the latents under subjects weigh
+    subject_pixels = 5.0  # how much more the latents under subjects weigh
     # What a sample is conditioned on: text and subject, subject alone, text alone, nothing.
     conditions = (0.6, 0.15, 0.15, 0.1)
     reference_is_target = 0.0
@@ -195,8 +195,8 @@ class UNetRecipe(Recipe):
         weights, with_text = random_queries(
             masks, batch["enough"].flatten(), self.config.grid, self.subject_config.point_radius, self.generator
         )
-        # The second subject comes along in half of the examples that show two.
-        second = batch["two"] & (torch.rand(n, device=device, generator=self.generator) < 0.6)
+        # The second subject comes along in most of the examples that show two.
+        second = batch["two"] & (torch.rand(n, device=device, generator=self.generator) < 0.8)
         scale = torch.stack([has_subject, has_subject & second], 1).float()
         # A dropped subject is, half of the time, the unconditional one of guidance: empty query, zero picture.
         blank = ~has_subject & (torch.rand(n, device=device, generator=self.generator) < 0.5)
