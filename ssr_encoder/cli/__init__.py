@@ -15,7 +15,20 @@ from ..errors import SSRError
 from ..version import __version__
 
 # Each is a module of this package with add_parser(subparsers) and run(args).
-COMMANDS = ("generate", "inspect", "encode", "convert", "info", "demo", "proof", "train", "ablate", "data")
+COMMANDS = (
+    "generate",
+    "inspect",
+    "encode",
+    "convert",
+    "info",
+    "demo",
+    "proof",
+    "train",
+    "ablate",
+    "data",
+    "bench",
+    "reconstruct",
+)
 
 EPILOG = """\
 begin with:

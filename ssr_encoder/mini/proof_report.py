@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import platform
-import subprocess
 import time
 from html import escape
-from pathlib import Path
 
-import diffusers
 import torch
-import transformers
 from PIL import Image
 from rich import box
 from rich.table import Table
@@ -19,7 +15,7 @@ from ..encoder import SSREncoder
 from ..images import picture_grid
 from ..marks import mark_query, query_words
 from ..page import document, figure
-from ..version import __version__
+from ..provenance import commit, versions
 from .proof import Case, Verdict
 from .world import World
 
@@ -47,14 +43,8 @@ def record(ssr: SSREncoder, results: list[dict], judge: dict, model: str, n: int
     return {
         "format": FORMAT,
         "made": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "versions": {
-            "ssr-encoder": __version__,
-            "torch": torch.__version__,
-            "diffusers": diffusers.__version__,
-            "transformers": transformers.__version__,
-            "python": platform.python_version(),
-        },
-        "commit": _commit(),
+        "versions": versions(),
+        "commit": commit(),
         "model": model,
         "fingerprint": ssr.fingerprint,
         "device": str(ssr.device),
@@ -228,16 +218,6 @@ def says(case: Case, verdict: Verdict) -> list[tuple[str, bool]]:
 
 def _image(verdict: Verdict) -> Image.Image:
     return picture_grid(verdict.picture[None], 1)
-
-
-def _commit() -> str | None:
-    """Of the working copy that the package runs from, if it is one."""
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
 
 
 STYLE = """

@@ -49,7 +49,7 @@ def test_help_names_every_command(ssr):
     result = ssr("--help")
     assert result.code == 0
     assert {"demo", "proof"} <= set(COMMANDS)
-    assert all(re.search(rf"^    {name} ", result.out, re.MULTILINE) for name in COMMANDS)
+    assert all(re.search(rf"^    {name}( |$)", result.out, re.MULTILINE) for name in COMMANDS)
 
 
 @pytest.mark.parametrize("command", OURS)

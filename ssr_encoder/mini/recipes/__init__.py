@@ -2,10 +2,12 @@
 
 from .captioner import CaptionerRecipe
 from .clip import CLIPRecipe
+from .dino import DINORecipe
 from .oracle import OracleRecipe
 from .subject import SSRRecipe, UNetRecipe
 from .vae import VAERecipe
 
 RECIPES = {
-    recipe.name: recipe for recipe in (VAERecipe, CLIPRecipe, OracleRecipe, CaptionerRecipe, UNetRecipe, SSRRecipe)
+    recipe.name: recipe
+    for recipe in (VAERecipe, CLIPRecipe, OracleRecipe, CaptionerRecipe, DINORecipe, UNetRecipe, SSRRecipe)
 }
