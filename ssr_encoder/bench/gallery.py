@@ -140,16 +140,16 @@ def _mark(run: Run, key: str) -> str:
 
 
 def _places(run: Run, means: list[list[float | None]]) -> list[list[float | None]]:
-    """For each item and metric how far it is from the worst (0) to the best (1) item of the run, by rank."""
+    """For each item and metric where it lies between the worst (0) and the best (1) item of the run; None if all are
+    equal or it has no score."""
     places: list[list[float | None]] = [[] for _ in means]
     for column, meta in enumerate(run.metrics.values()):
-        values = sorted(row[column] for row in means if row[column] is not None)
+        values = [row[column] for row in means if row[column] is not None]
+        worst, best = (min(values), max(values)) if values else (0.0, 0.0)
+        if meta["direction"] == "lower":
+            worst, best = best, worst
         for row, out in zip(means, places, strict=True):
-            if row[column] is None or len(values) < 2:
-                out.append(None)
-                continue
-            place = sum(value < row[column] for value in values) / (len(values) - 1)
-            out.append(min(1.0, place) if meta["direction"] == "higher" else 1 - min(1.0, place))
+            out.append(None if row[column] is None or best == worst else (row[column] - worst) / (best - worst))
     return places
 
 

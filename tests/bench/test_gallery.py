@@ -13,8 +13,8 @@ from urllib.parse import unquote
 import pytest
 from results_made import METRICS, make_run
 
-from ssr_encoder.bench.gallery import gallery_page
-from ssr_encoder.bench.results import load_run
+from ssr_encoder.bench.gallery import _places, gallery_page
+from ssr_encoder.bench.results import Run, load_run
 from ssr_encoder.cli import main
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -176,3 +176,11 @@ def test_an_address_keeps_the_view_and_links_show(run, tmp_path):
     (start,) = found["seen"]
     wanted = [key for key, item in run.items.items() if "beach" in item["prompt"] and "live" in item["tags"]]
     assert start["keys"] == wanted[::-1] and found["broken"] == 0
+
+
+def test_a_bar_is_full_at_the_best_score_and_empty_at_the_worst():
+    scores = [[1.0, 0.2, None, 3.0], [4.0, 0.2, None, 1.0], [2.0, 0.2, 0.5, None]]
+    directions = {"a": "higher", "b": "higher", "c": "lower", "d": "lower"}
+    meta = {"metrics": {name: {"direction": direction} for name, direction in directions.items()}}
+    found = _places(Run(Path(), meta, {}, {}), scores)
+    assert found == [[0.0, None, None, 0.0], [1.0, None, None, 1.0], [pytest.approx(1 / 3), None, None, None]]
