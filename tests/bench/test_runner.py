@@ -87,10 +87,10 @@ def test_killed_again_and_again(benchmark, whole, tmp_path):
     folder, rng, killed = tmp_path / "killed", random.Random(0), 0
     for _ in range(6):
         child = multiprocessing.get_context("fork").Process(
-            target=paint, args=(benchmark, folder), kwargs={"pause": 0.01}
+            target=paint, args=(benchmark, folder), kwargs={"pause": 0.05}
         )
         child.start()
-        child.join(rng.uniform(0.05, 0.8))
+        child.join(rng.uniform(0.05, 0.6))  # 50 items take 2.5 s and more: the first kills cannot miss
         if child.is_alive():
             os.kill(child.pid, signal.SIGKILL)
             killed += 1
