@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .aligner import SubjectConfig
 from .errors import SSRError
-from .files import written_beside
+from .files import write_json, written_beside
 from .model import SubjectModel
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -100,8 +100,7 @@ def save_model(model: SubjectModel, folder: str | os.PathLike, dtype: torch.dtyp
     state = {k: v.detach().to(dtype or v.dtype).cpu().contiguous() for k, v in model.state_dict().items()}
     with written_beside(folder / WEIGHTS) as path:
         save_file(state, path, {"format": "pt"})
-    with written_beside(folder / CONFIG) as path:
-        path.write_text(json.dumps(model.config.to_dict(), indent=1) + "\n")
+    write_json(folder / CONFIG, model.config.to_dict())
 
 
 def read_tensors(path: str | os.PathLike) -> dict[str, Tensor]:

@@ -1,8 +1,10 @@
-"""Writing files whole or not at all."""
+"""Writing files whole or not at all, and naming them by their content."""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import os
 from pathlib import Path
 
@@ -32,6 +34,22 @@ def written_beside(path: str | os.PathLike):
         raise _cannot_write(path, error) from None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_json(path: str | os.PathLike, value, sort_keys: bool = False) -> None:
+    """A JSON file, whole or not at all."""
+    with written_beside(path) as temporary:
+        text = json.dumps(value, indent=1, ensure_ascii=False, sort_keys=sort_keys)
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def file_sha256(path: str | os.PathLike) -> str:
+    """Hash of a file's bytes, read in parts."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _cannot_write(path: Path, reason) -> SSRError:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +23,26 @@ from ..extras import need
 
 KEPT = {"features": 4096, "text": 4096, "patches": 64}  # remembered: references and prompts come again and again
 MINI = "mini"
+
+
+class Remembered:
+    """The latest ``most`` results by key."""
+
+    def __init__(self, most: int):
+        self.most, self._kept = most, OrderedDict()
+
+    def __call__(self, key: Hashable, make: Callable[[], Any]):
+        """What was made for the key, or is made now."""
+        if key not in self._kept:
+            self._kept[key] = make()
+            if len(self._kept) > self.most:
+                self._kept.popitem(last=False)
+        self._kept.move_to_end(key)
+        return self._kept[key]
+
+    def clear(self) -> None:
+        """Forgets everything."""
+        self._kept.clear()
 
 
 class Backbone:
@@ -38,7 +59,7 @@ class Backbone:
         self.name, self.device, self.preprocessing = name, torch.device(device), preprocessing
         self.model = model.float().to(self.device).eval().requires_grad_(False)
         self.fill = tuple(round(255 * m) for m in mean)
-        self._kept: dict[str, OrderedDict] = {kind: OrderedDict() for kind in KEPT}
+        self._kept = {kind: Remembered(most) for kind, most in KEPT.items()}
         self._weights = ""
 
     def describe(self) -> dict:
@@ -66,14 +87,11 @@ class Backbone:
         return F.normalize(self._once("text", text, lambda: self._text(text)[0]), dim=0)
 
     def _once(self, kind: str, key: str, make: Callable[[], Tensor]) -> Tensor:
-        kept = self._kept[kind]
-        if key not in kept:
+        def made():
             with torch.inference_mode():
-                kept[key] = make().float().cpu()
-            if len(kept) > KEPT[kind]:
-                kept.popitem(last=False)
-        kept.move_to_end(key)
-        return kept[key]
+                return make().float().cpu()
+
+        return self._kept[kind](key, made)
 
     def _features(self, picture: Image.Image) -> Tensor:
         raise NotImplementedError
@@ -130,7 +148,7 @@ class HubBackbone(Backbone):
         extra = {"add_pooling_layer": False} if config.model_type == "vit" else {}  # DINO's weights have no pooler
         self.processor = loaded(AutoImageProcessor, name, backend="pil")
         model = loaded(AutoModel, name, dtype=torch.float32, **extra)
-        super().__init__(_short(name), model, device, self.processor.image_mean, told(self.processor))
+        super().__init__(short(name), model, device, self.processor.image_mean, told(self.processor))
 
     def _seen(self, picture: Image.Image):
         return self.model(self.processor(images=picture, return_tensors="pt").pixel_values.to(self.device))
@@ -155,7 +173,7 @@ class HubCLIPBackbone(Backbone):
         self.tokenizer = loaded(AutoTokenizer, name)
         model = loaded(AutoModel, name, dtype=torch.float32)
         self.length = getattr(model.config.text_config, "max_position_embeddings", 77)
-        super().__init__(_short(name), model, device, self.processor.image_mean, told(self.processor))
+        super().__init__(short(name), model, device, self.processor.image_mean, told(self.processor))
 
     def _inputs(self, picture: Image.Image) -> dict[str, Tensor]:
         return dict(self.processor(images=picture, return_tensors="pt").to(self.device))
@@ -281,7 +299,8 @@ def fingerprint(model: nn.Module) -> str:
     return total.hexdigest()
 
 
-def _short(name: str) -> str:
+def short(name: str) -> str:
+    """A folder's own name, without its path; a hub id as it is."""
     return Path(name).name if Path(name).is_dir() else name
 
 

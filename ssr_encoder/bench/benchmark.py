@@ -20,8 +20,9 @@ from PIL import Image
 
 from ..errors import SSRError
 from ..extras import need
+from ..files import file_sha256
 from ..images import open_mask, open_picture
-from .results import digest_of, file_digest
+from .results import digest_of
 
 CARDS = Path(__file__).parent / "benchmarks"
 # kind -> the module of this package that makes its items, with items(card, data, world_seed, reference)
@@ -63,8 +64,8 @@ class FileReference:
 
     def describe(self) -> dict:
         """What is in the files, wherever they lie."""
-        mask = None if self.mask_path is None else file_digest(self.mask_path)
-        return {"sha256": file_digest(self.path), "mask_sha256": mask}
+        mask = None if self.mask_path is None else file_sha256(self.mask_path)
+        return {"sha256": file_sha256(self.path), "mask_sha256": mask}
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from pathlib import Path
 from PIL import Image
 
 from ..errors import SSRError
-from ..files import written_beside
+from ..files import file_sha256, write_json, written_beside
 
 RUN_FORMAT = "ssr-bench-run-1"
 ITEM_FORMAT = "ssr-bench-item-1"
@@ -38,11 +38,6 @@ def digest_of(value) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
-def file_digest(path: Path) -> str:
-    """sha256 of a file's bytes."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 def read_json(path: Path, form: str) -> dict | None:
     """The JSON object of a file of this ``format``; None if it is not there or damaged, or is something else."""
     try:
@@ -50,12 +45,6 @@ def read_json(path: Path, form: str) -> dict | None:
     except (OSError, ValueError):
         return None
     return value if isinstance(value, dict) and value.get("format") == form else None
-
-
-def write_json(path: Path, value: dict) -> None:
-    """A JSON file, whole or not at all."""
-    with written_beside(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def write_picture(path: Path, picture: Image.Image) -> None:
@@ -130,8 +119,8 @@ def finished_item(folder: Path, key: str, run_hash: str) -> dict | None:
     if record is None or record.get("hash") != run_hash or record.get("key") != key:
         return None
     try:
-        whole = [file_digest(folder / "items" / name) for name in record["images"]] == record["sha256"]
-        reference = file_digest(folder / "references" / f"{record['subject']}.png") == record["reference_sha256"]
+        whole = [file_sha256(folder / "items" / name) for name in record["images"]] == record["sha256"]
+        reference = file_sha256(folder / "references" / f"{record['subject']}.png") == record["reference_sha256"]
     except (OSError, KeyError, TypeError):
         return None
     return record if whole and reference else None
@@ -144,8 +133,8 @@ def write_item(folder: Path, record: dict, reference: Image.Image, pictures: lis
     names = [f"{record['key']}-{i}.png" for i in range(len(pictures))]
     for name, picture in zip(names, pictures, strict=True):
         write_picture(folder / "items" / name, picture)
-    digests = [file_digest(folder / "items" / name) for name in names]
-    found = {"images": names, "sha256": digests, "reference_sha256": file_digest(beneath)}
+    digests = [file_sha256(folder / "items" / name) for name in names]
+    found = {"images": names, "sha256": digests, "reference_sha256": file_sha256(beneath)}
     record = {"format": ITEM_FORMAT, **record, **found}
     write_json(folder / "items" / f"{record['key']}.json", record)
     return record

@@ -21,6 +21,7 @@ import torch
 from PIL import Image
 
 from ..errors import SSRError
+from ..files import write_json
 from ..provenance import commit, versions
 from . import results
 from .benchmark import Benchmark, Item
@@ -93,7 +94,7 @@ def run_benchmark(
             described = describe_metrics(metrics)
             if found["metrics"] != described:
                 found |= {"metrics": described, "metrics_hash": results.digest_of(described)}
-                results.write_json(folder / "run.json", found)
+                write_json(folder / "run.json", found)
         if shard is None:
             results.sweep(folder)
         work = Work(benchmark, make_method, make_metrics, folder, meta["hash"], shards)

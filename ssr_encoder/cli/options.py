@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import math
 from collections.abc import Callable
 
@@ -109,3 +110,11 @@ def add_loudness(parser) -> None:
     """``--quiet`` and ``--verbose``."""
     parser.add_argument("--quiet", action="store_true", help="no progress bars, no notes")
     parser.add_argument("--verbose", action="store_true", help="show the libraries' warnings too")
+
+
+def add_commands(parser: argparse.ArgumentParser, package: str, names: tuple[str, ...]) -> None:
+    """The commands of a group: modules of ``package`` with add_parser(subparsers) and run(args)."""
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=type(parser))
+    for name in names:
+        command = importlib.import_module(f".{name}", package)
+        command.add_parser(commands).set_defaults(run=command.run)

@@ -70,7 +70,7 @@ def add_parser(subparsers):
 
 def run(args) -> None:
     from ..extras import need
-    from ..files import written_beside
+    from ..files import write_json, written_beside
     from ..reconstruction.config import StudyConfig
 
     config = StudyConfig.load(args.preset, args.set, steps=args.steps)
@@ -88,7 +88,7 @@ def run(args) -> None:
     from ..loading import best_device
     from ..provenance import commit
     from ..reconstruction import report
-    from ..reconstruction.study import Study, write_json
+    from ..reconstruction.study import Study
 
     study = Study(config, out, check_device(args.device) or best_device())
     with progress(args) as start:

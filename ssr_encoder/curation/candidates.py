@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ..errors import SSRError
-from ..files import written_beside
+from ..files import write_json, written_beside
 from .congruence import MINI, Congruence, least_of, load_congruence
 from .describe import descriptors_of
 from .pictures import BadPicture, decode
@@ -134,8 +134,7 @@ def write_bench(folder: str | os.PathLike, keys: list[str], out: str | os.PathLi
             }
         )
     bench = {"format": FORMAT, "paper": PAPER, "rule": rule, "n": len(items), "items": items}
-    with written_beside(out / "bench.json") as temporary:
-        temporary.write_text(json.dumps(bench, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_json(out / "bench.json", bench)
     return len(items)
 
 

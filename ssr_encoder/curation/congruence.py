@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Protocol
 from ..errors import SSRError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from PIL.Image import Image
 
 MINI = "mini"
@@ -29,7 +31,7 @@ class MiniCLIP:
 
     least = 0.6  # of 300 scenes with their own captions 99 % are above, with a neighbour's caption 1 % (0.57 at most)
 
-    def __init__(self, device: str | None = None):
+    def __init__(self, device: str | None = None, folder: Path | None = None):
         import torch
         from safetensors.torch import load_file
         from transformers import CLIPTextModel, CLIPTokenizer, CLIPVisionModel
@@ -37,7 +39,7 @@ class MiniCLIP:
         from ..loading import best_device, load_part
         from ..mini.models import weights_dir
 
-        folder = weights_dir()
+        folder = folder or weights_dir()
         self.device = torch.device(device) if device else best_device()
         self.tokenizer = load_part(CLIPTokenizer, str(folder), "tokenizer")
         self.text_encoder = load_part(CLIPTextModel, str(folder), "text_encoder", torch.float32).to(self.device).eval()
@@ -46,6 +48,7 @@ class MiniCLIP:
         heads = load_file(folder / "clip_heads.safetensors", device=str(self.device))
         self.text_projection = heads["text_projection.weight"].float()
         self.visual_projection = heads["visual_projection.weight"].float()
+        self.logit_scale = heads["logit_scale"].float()
 
     def __call__(self, images: list[Image], texts: list[str]) -> list[float]:
         import torch

@@ -6,7 +6,6 @@ and the file's size. Everything else is made again, so a killed run continues wh
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -16,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from ..errors import SSRError
-from ..files import written_beside
+from ..files import file_sha256, write_json
 from .engines import engine as find_engine
 
 
@@ -76,7 +75,7 @@ def once(report: ShardReport, target: Path, fingerprint: Callable[[], str], make
         report.error = str(error)
         path.unlink(missing_ok=True)
         target.unlink(missing_ok=True)  # of an earlier, readable input of this name
-    write_json(path, {key: value for key, value in asdict(report).items() if key != "skipped"})
+    write_json(path, {key: value for key, value in asdict(report).items() if key != "skipped"}, sort_keys=True)
     return report
 
 
@@ -105,7 +104,7 @@ def run_jobs(
         reports.append(report)
         yield report
     _sweep(out, names)  # Ray replaces a killed worker and goes on
-    write_json(out / "report.json", totals(work.step_name, work.parameters, reports))
+    write_json(out / "report.json", totals(work.step_name, work.parameters, reports), sort_keys=True)
 
 
 def totals(step: str, parameters: dict, reports: list[ShardReport]) -> dict:
@@ -132,19 +131,10 @@ def sha256(path: Path) -> str:
     Raises:
         BadShard: it cannot be read.
     """
-    digest = hashlib.sha256()
     try:
-        with open(path, "rb") as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
+        return file_sha256(path)
     except OSError as error:
         raise BadShard(f"bad shard {path} ({error.strerror or error}); make it again or remove it") from None
-    return digest.hexdigest()
-
-
-def write_json(path: Path, value) -> None:
-    with written_beside(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def plain(value):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..errors import SSRError
 from ..extras import need
-from ..files import written_beside
+from ..files import write_json, written_beside
 
 # Section H: of 10 million captions, by words as written.
 PAPER_CAPTIONS = 10_000_000
@@ -79,8 +79,7 @@ def plot(counted: dict, path: Path, top: int = 30, before: dict | None = None) -
 def write_files(counted: dict, folder: Path, before: dict | None = None) -> list[Path]:
     """descriptors.json, .md and .png in ``folder``."""
     paths = [Path(folder) / name for name in FILES]
-    with written_beside(paths[0]) as temporary:
-        temporary.write_text(json.dumps(counted, indent=1) + "\n", encoding="utf-8")
+    write_json(paths[0], counted)
     with written_beside(paths[1]) as temporary:
         temporary.write_text(markdown(counted), encoding="utf-8")
     plot(counted, paths[2], before=before)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..encoder import SSREncoder
 from ..errors import SSRError
-from ..files import written_beside
+from ..files import write_json
 from ..model import SubjectModel
 from .models import MiniConfig, weights_dir
 from .proof import Case, Judge, load_oracle, make_cases, make_pictures, summarise
@@ -140,8 +140,7 @@ def _trained(where: Path, tau: float, train: TrainConfig, scratch: bool, device:
         signals = recipe.evaluate()
     recipe.save(where)
     (where / f"{recipe.name}.state.pt").unlink()  # nothing goes on from it
-    with written_beside(done) as path:  # it says that the run is whole
-        path.write_text(json.dumps({"settings": settings, "signals": signals}, indent=1) + "\n")
+    write_json(done, {"settings": settings, "signals": signals})  # it says that the run is whole
     return signals
 
 

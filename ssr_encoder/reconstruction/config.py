@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
+import typing
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..configs import cast, nearest, parse
 from ..errors import SSRError
 from ..extras import need
 
@@ -76,42 +76,20 @@ class StudyConfig:
         if not path.is_file():
             known = ", ".join(sorted(p.stem for p in PRESETS.glob("*.yaml")))
             raise SSRError(f"preset {preset!r} of the study is unknown; known: {known}")
-        yaml = need("yaml", "bench")
-        values = yaml.safe_load(path.read_text())
+        values = need("yaml", "bench").safe_load(path.read_text())
         for word in overrides:
             key, equals, text = word.partition("=")
             if not equals:
                 raise SSRError(f"override {word!r} is not key=value, e.g. steps=1000")
-            try:
-                values[key] = yaml.safe_load(text) if text else ""
-            except yaml.YAMLError:
-                raise SSRError(f"override {word!r} has a value that is not YAML; quote it") from None
+            values[key] = parse(word, text, "bench")
         values |= {key: value for key, value in changes.items() if value is not None}
         return cls.from_dict(values)
 
     @classmethod
     def from_dict(cls, values: dict) -> StudyConfig:
-        """From plain values of the right types; a whole number may stand for a float."""
-        known = {f.name: f for f in dataclasses.fields(cls)}
-        default, read = cls(), {}
-        for key, value in values.items():
+        """From plain values; a whole number may stand for a float."""
+        known = typing.get_type_hints(cls)
+        for key in values:
             if key not in known:
-                near = difflib.get_close_matches(key, list(known), 1, 0.5)
-                raise SSRError(f"unknown key {key} in the study{f'; did you mean {near[0]}?' if near else ''}")
-            read[key] = _cast(key, value, type(getattr(default, key)))
-        return cls(**read)
-
-
-def _cast(key: str, value, kind: type):
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    if kind is list and isinstance(value, list) and all(isinstance(v, int) and not isinstance(v, bool) for v in value):
-        return value
-    if kind is float and not isinstance(value, bool):
-        try:
-            return float(value)  # YAML reads 3e-4 as text
-        except (TypeError, ValueError):
-            pass
-    if (kind is int and whole) or (kind in (bool, str) and isinstance(value, kind)):
-        return value
-    what = "list of whole numbers, [1, 2]" if kind is list else kind.__name__
-    raise SSRError(f"{key} is {value!r} in the study; it is a {what}")
+                raise SSRError(f"unknown key {key} in the study{nearest(key, list(known))}")
+        return cls(**{key: cast(key, value, known[key], "the study") for key, value in values.items()})

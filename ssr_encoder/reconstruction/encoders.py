@@ -10,10 +10,10 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ..aligner import SubjectConfig
+from ..bench.backbones import short
 from ..errors import SSRError
 from ..extras import need
 from ..loading import load_part
@@ -192,7 +192,9 @@ def _mini_folder(config: StudyConfig) -> Path:
 
 
 def _load_mini(config: StudyConfig, kind: str) -> StudyEncoder:
-    from transformers import CLIPTextModel, CLIPTokenizer, CLIPVisionModel, Dinov2Model
+    from transformers import Dinov2Model
+
+    from ..curation.congruence import MiniCLIP
 
     folder, half = _mini_folder(config), (0.5, 0.5, 0.5)
     if kind == "dino":
@@ -207,15 +209,15 @@ def _load_mini(config: StudyConfig, kind: str) -> StudyEncoder:
     heads = folder / "clip_heads.safetensors"
     if not heads.is_file():
         raise SSRError(f"{folder} has no clip_heads.safetensors; give clip= a folder of the embedded model's weights")
-    parts = {key: value.float() for key, value in load_file(heads).items()}
+    clip = MiniCLIP("cpu", folder)
     return TransformersCLIP(
         "CLIP of the embedded world",
-        load_part(CLIPVisionModel, str(folder), "image_encoder", torch.float32),
-        load_part(CLIPTextModel, str(folder), "text_encoder", torch.float32),
-        load_part(CLIPTokenizer, str(folder), "tokenizer"),
-        parts["visual_projection.weight"],
-        parts["text_projection.weight"],
-        parts["logit_scale"],
+        clip.image_encoder,
+        clip.text_encoder,
+        clip.tokenizer,
+        clip.visual_projection,
+        clip.text_projection,
+        clip.logit_scale,
         half,
         half,
     )
@@ -226,13 +228,13 @@ def _load_paper(config: StudyConfig, kind: str) -> StudyEncoder:
         from transformers import Dinov2Model
 
         where = config.dino or DINOV2
-        return DINO(f"DINOv2 {where}", load_part(Dinov2Model, where, None, torch.float32), 224)
+        return DINO(f"DINOv2 {short(where)}", load_part(Dinov2Model, where, None, torch.float32), 224)
     open_clip = need("open_clip", "bench")
     where = config.clip or OPEN_CLIP
     name, _, pretrained = where.partition("/")
     try:
         model = open_clip.create_model(name, pretrained=pretrained)
-        return OpenCLIP(f"OpenCLIP {where}", model, open_clip.get_tokenizer(name))
+        return OpenCLIP(f"OpenCLIP {name}/{Path(pretrained).name}", model, open_clip.get_tokenizer(name))
     except Exception as error:  # the hub client and open_clip raise many kinds
         reason = (str(error).splitlines() or [type(error).__name__])[0][:100]
         raise SSRError(f"cannot load {where} through open_clip ({reason}); check clip=NAME/PRETRAINED") from None

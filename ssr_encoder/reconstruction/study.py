@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ..bench.backbones import fingerprint
 from ..errors import SSRError
-from ..files import written_beside
+from ..files import write_json, written_beside
 from .config import SETTINGS, StudyConfig
 from .encoders import StudyEncoder, load_encoder, scales
 from .measure import alignment, perceptual, quality
@@ -201,8 +201,3 @@ def read_json(path: Path) -> dict:
         return json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError):
         raise SSRError(f"{path} is damaged; delete the folder {path.parent} to make that run again") from None
-
-
-def write_json(path: Path, value: dict) -> None:
-    with written_beside(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")

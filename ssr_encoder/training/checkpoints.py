@@ -10,7 +10,6 @@ checkpoints/step-00001234/
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -24,6 +23,7 @@ from torch import Tensor
 
 from ..checkpoint import save_model
 from ..errors import SSRError
+from ..files import file_sha256
 from ..model import SubjectModel
 
 NAME = re.compile(r"step-(\d{8,})")
@@ -63,7 +63,7 @@ def save(folder: Path, state: State, tensors: dict[str, Tensor], model: SubjectM
             temporary / "training.safetensors",
         )
         (temporary / "state.json").write_text(json.dumps(asdict(state), indent=1) + "\n")
-        sums = {file.name: _sha256(file) for file in sorted(temporary.iterdir())}
+        sums = {file.name: file_sha256(file) for file in sorted(temporary.iterdir())}
         (temporary / "manifest.json").write_text(json.dumps(sums, indent=1) + "\n")
         for file in temporary.iterdir():
             _sync(file)
@@ -117,7 +117,7 @@ def load(path: Path) -> tuple[State, dict[str, Tensor]]:
     """
     try:
         sums = json.loads((path / "manifest.json").read_text())
-        wrong = [name for name, expected in sums.items() if _sha256(path / name) != expected]
+        wrong = [name for name, expected in sums.items() if file_sha256(path / name) != expected]
         if wrong:
             raise ValueError(f"{wrong[0]} is not what was written")
         if not {"training.safetensors", "state.json"} <= set(sums):
@@ -132,18 +132,6 @@ def _sweep(folder: Path) -> None:
     """Remove what a killed life left half written."""
     for path in folder.glob(".step-*"):
         shutil.rmtree(path, ignore_errors=True)
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file)
-
-
-def _digest(file) -> str:  # Python 3.10
-    digest = hashlib.sha256()
-    while block := file.read(1 << 20):
-        digest.update(block)
-    return digest.hexdigest()
 
 
 def _sync(path: Path) -> None:

@@ -7,14 +7,12 @@ A config is a preset's name or a YAML file, and then ``section.key=value`` words
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import math
-import types
 import typing
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..configs import cast, nearest, parse
 from ..errors import SSRError
 from ..extras import need
 
@@ -123,11 +121,7 @@ class TrainingConfig:
             section, dot, name = key.partition(".")
             if not equals or not dot:
                 raise SSRError(f"override {word!r} is not section.key=value, e.g. optim.steps=1000")
-            try:
-                value = need("yaml", "train").safe_load(text) if text else ""
-            except Exception:  # YAML's many kinds
-                raise SSRError(f"override {word!r} has a value that is not YAML; quote it") from None
-            _section(values, section)[name] = value
+            _section(values, section)[name] = parse(word, text, "train")
         return cls.from_dict(values)
 
     @classmethod
@@ -141,7 +135,9 @@ class TrainingConfig:
                 key = f"{section.name}.{name}"
                 if key not in known:
                     raise SSRError(f"unknown key {key} in the training config{_nearest(key, list(known))}")
-                given[name] = _cast(key, value, typing.get_type_hints(kind)[name])
+                if key == "run.precision" and value is False:  # YAML's no
+                    value = "no"
+                given[name] = cast(key, value, typing.get_type_hints(kind)[name], "the training config")
             sections[section.name] = kind(**given)
         for name in values:
             if name not in sections:
@@ -215,30 +211,9 @@ def _kind(owner, item: dataclasses.Field):
 def _nearest(key: str, known: list[str]) -> str:
     # The right name in the wrong section, before one that is spelt alike.
     near = [name for name in known if "." in key and name.endswith(key[key.index(".") :])]
-    near = near or difflib.get_close_matches(key, known, 1, 0.5)
-    return f"; did you mean {near[0]}?" if near else "; see `ssr train paper --print-config`"
-
-
-def _cast(key: str, value, kind):
-    """``value`` as a ``kind``; YAML reads 5e-5 as text, and 1 may stand for 1.0."""
-    try:
-        if isinstance(kind, types.GenericAlias) and kind.__origin__ is list:
-            values = value if isinstance(value, list) else str(value).split(",") if value != "" else []
-            return [_cast(key, item, kind.__args__[0]) for item in values]
-        if kind is bool and isinstance(value, bool):
-            return value
-        if kind in (int, float) and not isinstance(value, bool):
-            number = float(value)
-            if math.isfinite(number) and (kind is float or number == int(number)):
-                return kind(number)
-        if kind is str and isinstance(value, (str, int, float)):
-            return "no" if value is False else str(value)
-        if key == "run.precision" and value is False:  # YAML's no
-            return "no"
-    except (TypeError, ValueError, OverflowError):
-        pass
-    name = getattr(kind, "__name__", str(kind))
-    raise SSRError(f"{key} is {value!r} in the training config; it is a {name}")
+    if near:
+        return f"; did you mean {near[0]}?"
+    return nearest(key, known) or "; see `ssr train paper --print-config`"
 
 
 def _check(config: TrainingConfig) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from ..backbones import Backbone
 from .case import Case, CaseMetric
-from .regions import Regions, cut_out
+from .regions import RegionMetric, cut_out
 
 
 class ExclusiveText(CaseMetric):
@@ -32,20 +32,15 @@ class ExclusiveText(CaseMetric):
         return max(float(seen @ self.backbone.text(text)) for text in texts)
 
 
-class ExclusiveImage(CaseMetric):
+class ExclusiveImage(RegionMetric):
     """The whole result against each other subject cut out of the reference; None where none is found there.
 
     The result is not cut: what leaked may be anywhere in it.
     """
 
+    name = "exclusive_clip_i"
     direction = "lower"
     definition = "largest raw cosine of the result and each other subject cut out of the reference"
-
-    def __init__(self, backbone: Backbone, regions: Regions, name: str = "exclusive_clip_i"):
-        self.backbone, self.regions, self.name = backbone, regions, name
-
-    def describe(self) -> dict:
-        return {"definition": self.definition} | self.backbone.describe() | self.regions.describe()
 
     def score(self, case: Case) -> float | None:
         seen, scores = self.backbone.image(case.image), []

@@ -11,28 +11,23 @@ from torch import Tensor
 
 from ...errors import SSRError
 from ..backbones import Backbone
-from .case import Case, CaseMetric
-from .regions import Regions, cut_out, reference_region
+from .case import Case
+from .regions import RegionMetric, Regions, cut_out, reference_region
 
 ABSENT = 0.0  # the score of a result without the subject: leaving it out would flatter the method that failed
 
 
-class MaskedSimilarity(CaseMetric):
+class MaskedSimilarity(RegionMetric):
     """Cosine of the subject cut out of the result and out of the reference.
 
     A result in which the subject is not found scores 0; a reference in which it is not found has no score.
     """
 
+    name = "masked_clip_i"
     definition = (
         "raw cosine of the subject's regions, each on the backbone's mean colour and cut to a square around it "
         "(margin 0.1); 0 if the result does not show the subject"
     )
-
-    def __init__(self, backbone: Backbone, regions: Regions, name: str):
-        self.backbone, self.regions, self.name = backbone, regions, name
-
-    def describe(self) -> dict:
-        return {"definition": self.definition} | self.backbone.describe() | self.regions.describe()
 
     def score(self, case: Case) -> float | None:
         wanted = reference_region(case, self.regions)
@@ -45,7 +40,7 @@ class MaskedSimilarity(CaseMetric):
         return float(embed(cut_out(case.reference, wanted, fill)) @ embed(cut_out(case.image, shown, fill)))
 
 
-class MaSC(CaseMetric):
+class MaSC(RegionMetric):
     """Concept preservation of MaSC (Bartkowiak et al. 2026, arXiv 2605.22469): every patch of the reference's subject
     takes its best cosine among all patches of the result; the mean over those patches.
 
@@ -53,13 +48,8 @@ class MaSC(CaseMetric):
     that, if any patch does most. The paper's backbone is SigLIP 2 SO400M NaFlex.
     """
 
+    name = "masc_cp"
     definition = "mean over the reference subject's patches of the largest cosine to any patch of the result"
-
-    def __init__(self, backbone: Backbone, regions: Regions, name: str = "masc_cp"):
-        self.backbone, self.regions, self.name = backbone, regions, name
-
-    def describe(self) -> dict:
-        return {"definition": self.definition} | self.backbone.describe() | self.regions.describe()
 
     def score(self, case: Case) -> float | None:
         wanted = reference_region(case, self.regions)
@@ -71,7 +61,7 @@ class MaSC(CaseMetric):
         return float((reference[inside] @ result.T).amax(1).mean())
 
 
-class MaSCPrompt(CaseMetric):
+class MaSCPrompt(RegionMetric):
     """Prompt following of MaSC: the result without its subject's patches against the prompt without the subject.
 
     The attention pooler of SigLIP 2 leaves the subject's patches out. Ours, since the paper's code is not published:
@@ -79,18 +69,16 @@ class MaSCPrompt(CaseMetric):
     nothing but the subject has no score.
     """
 
+    name = "masc_pf"
     definition = (
         "raw cosine of the result, pooled by attention outside its subject's patches, and of the prompt without the "
         "class name and its article"
     )
 
-    def __init__(self, backbone: Backbone, regions: Regions, name: str = "masc_pf"):
-        self.backbone, self.regions, self.name = backbone, regions, name
+    def __init__(self, backbone: Backbone, regions: Regions):
+        super().__init__(backbone, regions)
         if not hasattr(backbone, "background"):
-            raise SSRError(f"{name} needs a SigLIP 2, not {backbone.name}")
-
-    def describe(self) -> dict:
-        return {"definition": self.definition} | self.backbone.describe() | self.regions.describe()
+            raise SSRError(f"{self.name} needs a SigLIP 2, not {backbone.name}")
 
     def score(self, case: Case) -> float | None:
         grid = self.backbone.patches(case.image).shape[:2]

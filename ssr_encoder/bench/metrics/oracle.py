@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from ...errors import SSRError
-from ..backbones import digest, fingerprint
+from ..backbones import Remembered, digest, fingerprint
 from .case import Case, CaseMetric, as_tensor, versions
 
 if TYPE_CHECKING:
@@ -28,14 +27,14 @@ class Verdicts:
 
     def __init__(self, judge: Judge):
         self.judge = judge
-        self._kept: OrderedDict = OrderedDict()
+        self._kept = Remembered(KEPT)
 
     def __call__(self, case: Case) -> Verdict:
         from ...mini.proof import Case as ProofCase
 
         truth = case.truth
-        key = digest(case.image), json.dumps(truth, sort_keys=True)
-        if key not in self._kept:
+
+        def judge() -> Verdict:
             asked = ProofCase(
                 prompt=case.prompt,
                 place=-1 if truth.get("place") is None else truth["place"],
@@ -48,10 +47,9 @@ class Verdicts:
             )
             if case.image.size != (128, 128):
                 raise SSRError(f"the oracle judges pictures of 128 x 128, not {case.image.size}; resize them")
-            self._kept[key] = self.judge(as_tensor(case.image)[0], asked)
-            if len(self._kept) > KEPT:
-                self._kept.popitem(last=False)
-        return self._kept[key]
+            return self.judge(as_tensor(case.image)[0], asked)
+
+        return self._kept((digest(case.image), json.dumps(truth, sort_keys=True)), judge)
 
 
 class OracleMetric(CaseMetric):

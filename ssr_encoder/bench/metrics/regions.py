@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
@@ -11,8 +10,8 @@ import torch
 from PIL import Image
 
 from ...errors import SSRError
-from ..backbones import digest, fingerprint, loaded
-from .case import Case, as_tensor, versions
+from ..backbones import Backbone, Remembered, digest, fingerprint, loaded
+from .case import Case, CaseMetric, as_tensor, versions
 
 if TYPE_CHECKING:
     from ...mini.oracle import Oracle
@@ -33,20 +32,29 @@ class Regions(Protocol):
 
 class _Kept:
     def __init__(self):
-        self._kept: OrderedDict = OrderedDict()
+        self._kept = Remembered(KEPT)
 
     def __call__(self, picture: Image.Image, name: str) -> np.ndarray | None:
-        key = digest(picture), name
-        if key not in self._kept:
+        def find():
             with torch.inference_mode():
-                self._kept[key] = self._find(picture, name)
-            if len(self._kept) > KEPT:
-                self._kept.popitem(last=False)
-        self._kept.move_to_end(key)
-        return self._kept[key]
+                return self._find(picture, name)
+
+        return self._kept((digest(picture), name), find)
 
     def _find(self, picture: Image.Image, name: str) -> np.ndarray | None:
         raise NotImplementedError
+
+
+class RegionMetric(CaseMetric):
+    """A metric of a backbone that looks at regions; subclasses say their ``definition``."""
+
+    definition: str
+
+    def __init__(self, backbone: Backbone, regions: Regions, name: str = ""):
+        self.backbone, self.regions, self.name = backbone, regions, name or self.name
+
+    def describe(self) -> dict:
+        return {"definition": self.definition} | self.backbone.describe() | self.regions.describe()
 
 
 class OracleRegions(_Kept):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+from .. import options
 
 # Each is a module of this package with add_parser(subparsers) and run(args).
 COMMANDS = ("list", "run", "report", "gallery", "figures")
@@ -26,10 +26,7 @@ def add_parser(subparsers):
         description="Benchmarks of subject-driven generation: run a method, score it, report.",
         epilog=EPILOG,
     )
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=type(parser))
-    for name in COMMANDS:
-        command = importlib.import_module(f".{name}", __name__)
-        command.add_parser(commands).set_defaults(run=command.run)
+    options.add_commands(parser, __name__, COMMANDS)
     return parser
 
 

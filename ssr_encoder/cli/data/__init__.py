@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -48,10 +47,7 @@ def add_parser(subparsers):
         description="From raw image-text records to training shards, step by step.",
         epilog=EPILOG,
     )
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=type(parser))
-    for name in COMMANDS:
-        command = importlib.import_module(f".{name}", __name__)
-        command.add_parser(commands).set_defaults(run=command.run)
+    options.add_commands(parser, __name__, COMMANDS)
     return parser
 
 

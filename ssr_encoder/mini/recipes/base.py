@@ -18,7 +18,7 @@ from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 
 from ...errors import SSRError
-from ...files import written_beside
+from ...files import write_json, written_beside
 from ..models import MiniConfig
 
 
@@ -172,8 +172,7 @@ class Recipe(nn.Module):
             self.export(folder)
         card = {"recipe": self.name, "steps": self.steps, "samples": self.samples, "seconds": round(self.seconds)}
         card |= {"device": self.device.type, "config": dataclasses.asdict(self.config)}
-        with written_beside(folder / f"{self.name}.json") as path:
-            path.write_text(json.dumps(card, indent=1) + "\n")
+        write_json(folder / f"{self.name}.json", card)
 
     def resume(self, folder: Path) -> None:
         """Go on from a folder written by :meth:`save`; without ``state.pt`` (shipped weights) only the totals are
