@@ -11,7 +11,13 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from diffusers import AutoencoderKL, UNet2DConditionModel, UniPCMultistepScheduler
+from diffusers import (
+    AutoencoderKL,
+    ControlNetModel,
+    MotionAdapter,
+    UNet2DConditionModel,
+    UniPCMultistepScheduler,
+)
 from tokenizers import Tokenizer, pre_tokenizers
 from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
@@ -124,6 +130,32 @@ def make_unet(config: MiniConfig) -> UNet2DConditionModel:
         attention_head_dim=tuple(config.unet_heads),
         cross_attention_dim=config.text_width,
         norm_num_groups=32,
+    )
+
+
+def make_controlnet(config: MiniConfig) -> ControlNetModel:
+    """For maps (n, 3, image_size, image_size) in [0, 1], as the stock pipelines prepare them."""
+    return ControlNetModel(
+        in_channels=config.latent_channels,
+        conditioning_channels=3,
+        block_out_channels=tuple(config.unet_channels),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        layers_per_block=1,
+        attention_head_dim=tuple(config.unet_heads),
+        cross_attention_dim=config.text_width,
+        norm_num_groups=32,
+        conditioning_embedding_out_channels=(16, 32, 64),  # two strides: from pixels to latents
+    )
+
+
+def make_motion_adapter(config: MiniConfig) -> MotionAdapter:
+    """Temporal attention behind every block of :func:`make_unet`; clips of up to 32 frames."""
+    return MotionAdapter(
+        block_out_channels=tuple(config.unet_channels),
+        motion_layers_per_block=1,
+        motion_num_attention_heads=4,
+        motion_norm_num_groups=32,
+        motion_max_seq_length=32,
     )
 
 
