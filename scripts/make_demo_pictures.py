@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from ssr_encoder.demo.scenes import REFERENCES, SCENES_VERSION
+from ssr_encoder.mini.control import layout_map
 from ssr_encoder.mini.world import Scenes, World, boxes
 
 SIDE = 128
@@ -118,6 +119,20 @@ COMPOSED = {
         "a frog and a fox on the stage",
     ],
 }
+# The map's subject is the reference's own, elsewhere, larger and turned round: x, y, size, flip, angle.
+LAYOUT = {
+    "title": "Layout from a map",
+    "subject": ["garden.png", 0],
+    "map": "layout-fox.png",
+    "prompts": ["a fox on the beach", "a fox in the snow"],
+}
+LAYOUT_POSE = (0.6, 0.56, 0.6, True, -0.12)
+CLIP = {
+    "title": "In motion",
+    "subject": ["garden.png", 1],
+    "prompt": "a penguin in the desert",
+    "frames": 16,
+}
 
 
 def scene_of(world: World, picture: dict) -> Scenes:
@@ -192,7 +207,14 @@ def main() -> None:
                 Image.fromarray(white).save(folder / mask_file, optimize=True)
             subjects.append({"name": name, "query": query, "prompts": subject["prompts"]})
         listed.append({"file": picture["file"], "title": picture["title"], "subjects": subjects})
-    text = json.dumps({"version": SCENES_VERSION, "pictures": listed, "composed": COMPOSED}, indent=1)
+    file, index = LAYOUT["subject"]
+    subject = next(picture for picture in PICTURES if picture["file"] == file)["subjects"][index]
+    look = (*subject["look"][:3], *LAYOUT_POSE)
+    _, masks = world.render(scene_of(world, {"place": ("snow", 0, (0.5, 0.5)), "subjects": [{"look": look}]}), SIDE)
+    white = (layout_map(masks)[0, 0] * 255).round().byte().numpy()
+    Image.fromarray(white).save(folder / LAYOUT["map"], optimize=True)
+    scenes = {"pictures": listed, "composed": COMPOSED, "layout": LAYOUT, "clip": CLIP}
+    text = json.dumps({"version": SCENES_VERSION} | scenes, indent=1)
     (folder / "scenes.json").write_text(text + "\n")
     print(f"{len(listed)} pictures in {folder}")
 

@@ -7,11 +7,9 @@ beside it, and two processes would not give the numbers of one.
 from __future__ import annotations
 
 import hashlib
-from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -20,29 +18,10 @@ from torch import Tensor, nn
 
 from ..errors import SSRError
 from ..extras import need
+from .remembered import Remembered, digest
 
 KEPT = {"features": 4096, "text": 4096, "patches": 64}  # remembered: references and prompts come again and again
 MINI = "mini"
-
-
-class Remembered:
-    """The latest ``most`` results by key."""
-
-    def __init__(self, most: int):
-        self.most, self._kept = most, OrderedDict()
-
-    def __call__(self, key: Hashable, make: Callable[[], Any]):
-        """What was made for the key, or is made now."""
-        if key not in self._kept:
-            self._kept[key] = make()
-            if len(self._kept) > self.most:
-                self._kept.popitem(last=False)
-        self._kept.move_to_end(key)
-        return self._kept[key]
-
-    def clear(self) -> None:
-        """Forgets everything."""
-        self._kept.clear()
 
 
 class Backbone:
@@ -283,11 +262,6 @@ def told(processor) -> str:
 
 def _patches(processor) -> int | str:
     return getattr(processor, "max_num_patches", "all")
-
-
-def digest(picture: Image.Image) -> str:
-    """Names a picture by its pixels."""
-    return hashlib.sha256(f"{picture.mode}{picture.size}".encode() + picture.tobytes()).hexdigest()
 
 
 def fingerprint(model: nn.Module) -> str:

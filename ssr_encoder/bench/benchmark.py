@@ -1,7 +1,8 @@
 """Benchmarks as data: a versioned card (``benchmarks/NAME.yaml``), and the items that a kind makes of it.
 
 A card says name, version, title, paper, citation, kind, suite (which metrics fit: "mini" or "real"), num_images, and
-what its kind needs besides. Change anything that changes items, and the version goes up.
+what its kind needs besides; where it has ``metrics``, these are measured beside the suite's. Change anything that
+changes items, and the version goes up.
 """
 
 from __future__ import annotations
@@ -124,6 +125,7 @@ class Benchmark:
     suite: str
     num_images: int
     items: list[Item]
+    metrics: tuple[str, ...] = ()  # of its own, beside the suite's
 
     @property
     def subjects(self) -> list[str]:
@@ -181,7 +183,8 @@ def load_benchmark(
     ]
     _check(card["name"], items)
     fields = ("name", "version", "title", "paper", "citation", "suite")
-    return Benchmark(**{field: card[field] for field in fields}, num_images=count, items=items)
+    own = tuple(card.get("metrics", ()))
+    return Benchmark(**{field: card[field] for field in fields}, num_images=count, items=items, metrics=own)
 
 
 def list_cards() -> Iterator[dict]:

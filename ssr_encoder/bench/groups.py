@@ -60,13 +60,13 @@ def group_blocks(report: Report, prefix: str, chart_name: str | None) -> list[Bl
     """A table with a row for each run and group; of numbers also the rank correlation over subjects and, where it has
     a name, the chart."""
     groups = find_groups(report.runs[0], prefix)
-    found = [[{m: _of_group(run, m, group) for m in report.metrics} for group in groups] for run in report.runs]
+    found = [[{m: _of_group(run, m, group) for m in report.scored} for group in groups] for run in report.runs]
     rows = []
     for label, of_run in zip(report.labels, found, strict=True):
         for group, estimates in zip(groups, of_run, strict=True):
             subjects = str(max(e.subjects for e in estimates.values()))
             rows.append([label, group.name, *(estimate_cell(e, 3) for e in estimates.values()), subjects])
-    heads = ["method", "group", *(head(report, m) for m in report.metrics), "subjects"]
+    heads = ["method", "group", *(head(report, m) for m in report.scored), "subjects"]
     caption = "Means over the subjects of each group with 95 % intervals (bootstrap over subjects)."
     caption += few([estimates for of_run in found for estimates in of_run])
     blocks: list[Block] = [Heading(f"By {prefix}"), Table(heads, rows, caption, names=2)]
@@ -85,13 +85,14 @@ def chart(report: Report, prefix: str, groups: list[Group], found: list[list[dic
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    metrics = list(report.metrics)
+    metrics = report.scored
     columns = min(3, len(metrics))
     rows = -(-len(metrics) // columns)
     figure = Figure(figsize=(3.6 * columns + 0.4, 2.9 * rows + 0.5), dpi=130, layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(rows, columns, squeeze=False).flat
     places = [group.place for group in groups]
+    least = min((place for place in places if place > 0), default=math.inf)
     for metric, axes in zip(metrics, panels, strict=False):
         for i, (label, of_run) in enumerate(zip(report.labels, found, strict=True)):
             points = [(x, e[metric]) for x, e in zip(places, of_run, strict=True) if not math.isnan(e[metric].mean)]
@@ -103,8 +104,8 @@ def chart(report: Report, prefix: str, groups: list[Group], found: list[list[dic
             above = [0.0 if math.isnan(e.high) else max(0.0, e.high - e.mean) for e in estimates]
             style = {"marker": "o", "markersize": 4, "capsize": 3, "linewidth": 1.4, "color": f"C{i}"}
             axes.errorbar(x, mean, [below, above], label=label, **style)
-        if min(places) > 0 and max(places) / min(places) >= 20:
-            axes.set_xscale("log")
+        if max(places) >= 20 * least:  # counts from none to millions
+            axes.set_xscale("symlog", linthresh=least)  # a logarithm, and a place for 0 beside it
         axes.set_title(head(report, metric), fontsize=10)
         axes.set_xlabel(prefix)
         axes.spines[["top", "right"]].set_visible(False)
@@ -128,12 +129,12 @@ def _trends(report: Report, prefix: str) -> Table:
                 values.setdefault(item["subject"], []).append(value)
         of_subject = {subject: sum(numbers) / len(numbers) for subject, numbers in values.items()}
         cells = []
-        for metric in report.metrics:
+        for metric in report.scored:
             rho, p = rank_trend(of_subject, subject_means(clusters(run, metric)))
             cells.append(Cell("–") if math.isnan(rho) else Cell(f"{rho:+.2f}".replace("-", "−"), f"p = {p:.3f}"))
         rows.append([label, *cells])
     caption = f"Rank correlation (Spearman's ρ) of a subject's mean with {prefix}, with p of a permutation test."
-    return Table(["method", *report.metrics], rows, caption)
+    return Table(["method", *report.scored], rows, caption)
 
 
 def _of_group(run: Run, metric: str, group: Group) -> Estimate:

@@ -23,7 +23,7 @@ def title(report: Report) -> str:
 
 def score_blocks(report: Report) -> list[Block]:
     """The table, what is missing in it, and the comparisons."""
-    names = list(report.metrics)
+    names = report.scored
     digits = {m: _digits(e[m].mean for e in report.estimates if m in e) for m in names}
     best = {m: report.best(m) for m in names}
     rows = []
@@ -106,8 +106,10 @@ def estimate_cell(found: Estimate | None, digits: int, best: bool = False) -> Ce
 
 def few(estimates: list[dict[str, Estimate]]) -> str:
     """What has to be said of intervals over few subjects, or nothing."""
-    counts = [found.subjects for of_run in estimates for found in of_run.values()]
-    return " Below five subjects an interval is too narrow, and of one there is none." if min(counts) < 5 else ""
+    counts = [found.subjects for of_run in estimates for found in of_run.values() if found.subjects]
+    if min(counts, default=5) >= 5:
+        return ""
+    return " Below five subjects an interval is too narrow, and of one there is none."
 
 
 def _difference_cell(found: Difference, p: float, digits: int) -> Cell:

@@ -37,6 +37,11 @@ class Report:
         return [{m: estimate(clusters(run, m)) for m in self.metrics if m in run.metrics} for run in self.runs]
 
     @cached_property
+    def scored(self) -> list[str]:
+        """The metrics that some picture has a score by: the others apply to nothing here."""
+        return [m for m in self.metrics if any(e[m].subjects for e in self.estimates if m in e)]
+
+    @cached_property
     def pairs(self) -> dict[str, dict[tuple[int, int], tuple[Difference, float]]]:
         """metric -> (i, j) with i < j -> run i minus run j, and its p-value after Holm's correction over all pairs."""
         return {m: self._compared(m, itertools.combinations(range(len(self.runs)), 2)) for m in self.metrics}
@@ -84,6 +89,8 @@ def compare(runs: list[Run], against: str | None = None) -> Report:
             raise SSRError(f"the run in {run.folder} has no scores; score it with `ssr bench run` and metrics")
     check_together(runs)
     report = Report(runs, labels(runs), _same_metrics(runs))
+    if not report.scored:
+        raise SSRError(f"no picture in {runs[0].folder} has a score by any metric; score it by others (--metrics)")
     if against is not None:
         report.against = _named(against, report)
     return report

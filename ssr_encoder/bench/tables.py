@@ -59,6 +59,7 @@ class Picture:
     caption: str
 
 
+LONG = 40  # characters of a cell's words, from which on they are set in lines
 Block = Heading | Paragraph | Facts | Table | Picture
 SUFFIXES = (".md", ".tex", ".html")
 
@@ -146,14 +147,27 @@ def _tex_cell(cell: Cell | str) -> str:
     return f"{text} {{\\scriptsize {_tex(cell.detail)}}}" if cell.detail else text
 
 
+# A table of many metrics is wider than a page: it is made smaller, and only then.
+_FITTED = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}"
+
+
 def _tex_table(table: Table) -> str:
-    columns = "l" * table.names + "r" * (len(table.heads) - table.names)
-    rows = "\n".join(f"{' & '.join(map(_tex_cell, row))} \\\\" for row in table.rows)
-    caption = f"\\caption{{{_tex(table.caption)}}}\n" if table.caption else ""
-    return (
-        f"\\begin{{table}}\n\\centering\\small\n{caption}\\begin{{tabular}}{{{columns}}}\n\\toprule\n"
-        f"{' & '.join(map(_tex, table.heads))} \\\\\n\\midrule\n{rows}\n\\bottomrule\n\\end{{tabular}}\n\\end{{table}}"
-    )
+    columns = "".join(_tex_column(table, i) for i in range(len(table.heads)))
+    rows = [" & ".join(map(_tex, table.heads)), *(" & ".join(map(_tex_cell, row)) for row in table.rows)]
+    head, *body = (f"{row} \\\\" for row in rows)
+    lines = [rf"{_FITTED}{{\begin{{tabular}}{{{columns}}}", r"\toprule", head, r"\midrule", *body]
+    lines += [r"\bottomrule", r"\end{tabular}}"]
+    caption = [f"\\caption{{{_tex(table.caption)}}}", r"\medskip"] if table.caption else []
+    return "\n".join([r"\begin{table}", r"\centering\small", *caption, *lines, r"\end{table}"])
+
+
+def _tex_column(table: Table, column: int) -> str:
+    """Words that are long are set in lines."""
+    if column >= table.names:
+        return "r"
+    cells = [row[column] for row in table.rows]
+    long = any(len(cell.text if isinstance(cell, Cell) else cell) > LONG for cell in cells)
+    return r"p{.3\linewidth}" if long else "l"
 
 
 def _tex_facts(block: Facts) -> str:
@@ -224,7 +238,7 @@ def _html_cell(table: Table, column: int, cell: Cell | str) -> str:
     detail = f"<small>{escape(cell.detail)}</small>" if cell.detail else ""
     if column == 0:
         return f'<th scope="row">{text}{detail}</th>'
-    kind = ' class="long"' if column < table.names and len(cell.text) > 40 else _number(table, column)
+    kind = ' class="long"' if column < table.names and len(cell.text) > LONG else _number(table, column)
     return f"<td{kind}>{text}{detail}</td>"
 
 

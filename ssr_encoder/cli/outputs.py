@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from ..errors import SSRError
@@ -65,13 +66,21 @@ class PictureFiles:
         seeds: of each picture.
         overwrite: whether named files may be replaced; numbered ones never are.
         stem: of numbered files.
+        suffixes: that names may end in; numbered files have the first.
 
     Raises:
         SSRError: not a place where these pictures can be written.
     """
 
-    def __init__(self, where: str | None, seeds: list[int], overwrite: bool = False, stem: str = "ssr"):
-        self.count, self.stem = len(seeds), stem
+    def __init__(
+        self,
+        where: str | None,
+        seeds: list[int],
+        overwrite: bool = False,
+        stem: str = "ssr",
+        suffixes: tuple[str, ...] = PICTURES,
+    ):
+        self.count, self.stem, self.suffix = len(seeds), stem, suffixes[0]
         place = Path(where or ".")
         self.folder = place if place.is_dir() or (where or "").endswith(("/", os.sep)) else None
         if self.folder is not None:
@@ -82,7 +91,7 @@ class PictureFiles:
         names = [where.replace("{n}", f"{i:04}").replace("{seed}", str(seed)) for i, seed in enumerate(seeds, 1)]
         if len(set(names)) < len(names):
             raise SSRError(f"output {where} gives several pictures one name; put {{n}} into it")
-        self.named = [check_file(name, overwrite, PICTURES) for name in names]
+        self.named = [check_file(name, overwrite, suffixes) for name in names]
 
     def paths(self) -> list[Path]:
         """The names; numbers are chosen anew at each call, as another run may have taken some."""
@@ -91,25 +100,34 @@ class PictureFiles:
         start = len(f"{self.stem}-")
         taken = [p.stem[start:] for p in self.folder.glob(f"{self.stem}-*") if p.stem[start:].isdecimal()]
         first = 1 + max(map(int, taken), default=0)
-        return [self.folder / f"{self.stem}-{first + i:04}.png" for i in range(self.count)]
+        return [self.folder / f"{self.stem}-{first + i:04}{self.suffix}" for i in range(self.count)]
 
-    def write(self, pictures: list) -> list[Path]:
-        """Write PIL pictures, all of them or none, and return the names.
+    def write(self, pictures: list, encode: Callable[..., bytes] | None = None) -> list[Path]:
+        """Write pictures, all of them or none, and return the names.
+
+        Args:
+            encode: (picture, suffix) -> the file's bytes; default for PIL pictures.
 
         Raises:
             SSRError: the disk is full, or another error in writing.
         """
-        from io import BytesIO
-
-        from PIL import Image
-
         from ..files import written_beside
 
-        paths = self.paths()
+        paths, encode = self.paths(), encode or picture_bytes
         with contextlib.ExitStack() as stack:
             for picture, path in zip(pictures, paths, strict=True):
                 # Not straight to the file: Pillow takes a write that a full disk cut short for a whole one.
-                data = BytesIO()
-                picture.save(data, Image.registered_extensions()[path.suffix.lower()], quality=95)  # PNG ignores it
-                stack.enter_context(written_beside(path)).write_bytes(data.getvalue())
+                data = encode(picture, path.suffix)
+                stack.enter_context(written_beside(path)).write_bytes(data)
         return paths
+
+
+def picture_bytes(picture, suffix: str) -> bytes:
+    """A PIL picture as the bytes of a file with this ending."""
+    from io import BytesIO
+
+    from PIL import Image
+
+    data = BytesIO()
+    picture.save(data, Image.registered_extensions()[suffix.lower()], quality=95)  # PNG ignores it
+    return data.getvalue()

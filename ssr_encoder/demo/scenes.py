@@ -14,7 +14,7 @@ from PIL import Image
 
 from ..images import open_picture
 
-SCENES_VERSION = 1
+SCENES_VERSION = 2
 REFERENCES = Path(__file__).parent / "references"
 
 
@@ -62,12 +62,39 @@ class Composition:
     prompts: list[str]
 
 
+@dataclass(frozen=True)
+class Layout:
+    """A subject in scenes whose layout a map draws."""
+
+    title: str
+    subject: DemoSubject
+    map: Path
+    prompts: list[str]
+
+    @property
+    def option(self) -> str:
+        """As :meth:`DemoSubject.options`."""
+        return f"--control references/{self.map.name}"
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A subject in motion."""
+
+    title: str
+    subject: DemoSubject
+    prompt: str
+    frames: int
+
+    @property
+    def option(self) -> str:
+        """As :meth:`DemoSubject.options`."""
+        return f"--frames {self.frames}"
+
+
 def load_scenes(folder: Path = REFERENCES) -> tuple[list[DemoPicture], Composition]:
     """The pictures and the composition of ``folder``."""
-    listed = json.loads((folder / "scenes.json").read_text())
-    if listed["version"] != SCENES_VERSION:
-        raise ValueError(f"scenes.json has version {listed['version']}, expected {SCENES_VERSION}: make it again")
-    pictures = {}
+    listed, pictures = _listed(folder), {}
     for entry in listed["pictures"]:
         picture = DemoPicture(folder / entry["file"], entry["title"], [])
         for subject in entry["subjects"]:
@@ -81,10 +108,28 @@ def load_scenes(folder: Path = REFERENCES) -> tuple[list[DemoPicture], Compositi
     return list(pictures.values()), Composition(composed["title"], subjects, composed["prompts"])
 
 
-def generate_command(subject: DemoSubject, prompts: list[str], steps: int, seed: int, model: str) -> list[str]:
-    """The lines of the command that makes a subject's pictures, to be run in the output folder."""
+def load_companions(pictures: list[DemoPicture], folder: Path = REFERENCES) -> tuple[Layout, Clip]:
+    """What the ControlNet and the motion adapter are shown with: subjects of ``pictures`` from the same folder."""
+    listed = _listed(folder)
+
+    def subject(entry: dict) -> DemoSubject:
+        file, index = entry["subject"]
+        return next(picture for picture in pictures if picture.path.name == file).subjects[index]
+
+    layout, clip = listed["layout"], listed["clip"]
+    return (
+        Layout(layout["title"], subject(layout), folder / layout["map"], layout["prompts"]),
+        Clip(clip["title"], subject(clip), clip["prompt"], clip["frames"]),
+    )
+
+
+def generate_command(
+    subject: DemoSubject, prompts: list[str], steps: int, seed: int, model: str, more: str = ""
+) -> list[str]:
+    """The lines of the command that makes a subject's pictures, to be run in the output folder; ``more`` options."""
     first = ["ssr generate", subject.picture.name, *map(shlex.quote, subject.options())]
-    return [" ".join(first), *(_prompt(p) for p in prompts), _settings(steps, seed, model)]
+    lines = [" ".join(first), *(_prompt(p) for p in prompts), *([more] if more else [])]
+    return [*lines, _settings(steps, seed, model)]
 
 
 def compose_commands(composed: Composition, steps: int, seed: int, model: str) -> list[list[str]]:
@@ -101,6 +146,13 @@ def compose_commands(composed: Composition, steps: int, seed: int, model: str) -
         parts.append(f"--subject {file}")
     commands.append([" ".join(parts), *(_prompt(p) for p in composed.prompts), _settings(steps, seed, model)])
     return commands
+
+
+def _listed(folder: Path) -> dict:
+    listed = json.loads((folder / "scenes.json").read_text())
+    if listed["version"] != SCENES_VERSION:
+        raise ValueError(f"scenes.json has version {listed['version']}, expected {SCENES_VERSION}: make it again")
+    return listed
 
 
 def _prompt(text: str) -> str:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 
 from PIL import Image, ImageDraw
 
 from ..marks import font, query_words
-from .make import ComposedRow, Row
+from .make import ClipRow, ComposedRow, LayoutRow, Row, Shown
 
 TILE = 232  # side of a picture on the sheet
 GAP = 18  # between pictures
@@ -19,16 +22,27 @@ PAPER, PANEL, INK, SOFT, LINE = (244, 243, 239), (255, 255, 255), (28, 28, 32), 
 ACCENT = (214, 84, 40)
 PAD = 30  # inside a panel
 COLUMNS = 4  # scenes a row
+SHOWN = 6  # frames of a clip
 WIDTH = 2 * MARGIN + 2 * PAD + (2 + COLUMNS) * TILE + COLUMNS * GAP + SPLIT
 HEADER, TITLE, FOOTER, ROW = 190, 62, 84, TILE + CAPTION
 
 
-def contact_sheet(rows: list[Row], composed: ComposedRow, steps: int, seed: int) -> Image.Image:
-    """All rows, grouped by reference picture in panels, the composed one last; RGB, about 1,760 pixels wide."""
-    groups = [list(group) for _, group in groupby(rows, lambda row: row.subject.picture.path)]
-    panels = [TITLE + len(group) * (ROW + GAP) - GAP + PAD - 8 for group in groups] + [TITLE + ROW + PAD - 8]
-    height = HEADER + sum(panels) + GAP * 2 * (len(panels) - 1) + FOOTER
-    sheet = Image.new("RGB", (WIDTH, height), PAPER)
+@dataclass
+class Panel:
+    """A box on the sheet: its title, words above its columns by their offset, its height, and what draws its rows
+    from a height on."""
+
+    title: str
+    heads: dict[int, str]
+    height: int
+    draw: Callable[[Image.Image, int], None]
+
+
+def contact_sheet(shown: Shown, steps: int, seed: int, only: str | None = None) -> Image.Image:
+    """All that was made, a panel a reference picture, then what was composed, the layout and the clip; RGB, about
+    1,760 pixels wide."""
+    panels = _panels(shown)
+    sheet = Image.new("RGB", (WIDTH, HEADER + sum(p.height + 2 * GAP for p in panels) - 2 * GAP + FOOTER), PAPER)
     draw = ImageDraw.Draw(sheet)
     draw.text((MARGIN, 50), "One subject, anywhere", INK, font(54))
     draw.text(
@@ -38,32 +52,75 @@ def contact_sheet(rows: list[Row], composed: ComposedRow, steps: int, seed: int)
         font(24),
     )
     y = HEADER
-    for group, panel in zip(groups, panels, strict=False):
-        title = group[0].subject.picture.title
-        _panel(sheet, y, panel, title, ("asked for", "what was read", "in new scenes"))
-        top = y + TITLE
-        for row in group:
-            left = _given(sheet, top, [row.reference, row.heat_map], [query_words(row.subject.query), ""])
-            _scenes(sheet, left, top, row.scenes, row.subject.prompts)
-            top += ROW + GAP
-        y += panel + GAP * 2
-    _panel(sheet, y, panels[-1], composed.composed.title, ("asked for", "and", "composed in one"))
-    words = [query_words(subject.query) for subject in composed.composed.subjects]
-    left = _given(sheet, y + TITLE, composed.references[:2], words)
-    _scenes(sheet, left, y + TITLE, composed.scenes, composed.composed.prompts)
-    note = f"ssr demo --steps {steps} --seed {seed}   ·   no subject shown here was seen in training"
-    draw.text((MARGIN + 3, height - 50), note, SOFT, font(19), anchor="lm")
+    for panel in panels:
+        _frame(sheet, y, panel)
+        panel.draw(sheet, y + TITLE)
+        y += panel.height + 2 * GAP
+    part = f" --only {only}" if only else ""
+    note = f"ssr demo{part} --steps {steps} --seed {seed}   ·   no subject shown here was seen in training"
+    draw.text((MARGIN + 3, sheet.height - 50), note, SOFT, font(19), anchor="lm")
     return sheet
 
 
-def _panel(sheet: Image.Image, y: int, height: int, title: str, heads: tuple[str, str, str]) -> None:
+def _panels(shown: Shown) -> list[Panel]:
+    second, scenes = TILE + GAP, 2 * TILE + GAP + SPLIT  # offsets of the second column and of the scenes
+    one = TITLE + ROW + PAD - 8
+    panels = []
+    for picture, group in groupby(shown.rows, lambda row: row.subject.picture):
+        rows = list(group)
+        heads = {0: "asked for", second: "what was read", scenes: "in new scenes"}
+        panels.append(Panel(picture.title, heads, one + (len(rows) - 1) * (ROW + GAP), partial(_draw_rows, rows)))
+    if shown.composed:
+        heads = {0: "asked for", second: "and", scenes: "composed in one"}
+        panels.append(Panel(shown.composed.composed.title, heads, one, partial(_draw_composed, shown.composed)))
+    if shown.layout:
+        heads = {0: "the layout", second: "asked for", scenes: "in this layout", scenes + 2 * second: "without the map"}
+        panels.append(Panel(shown.layout.layout.title, heads, one, partial(_draw_layout, shown.layout)))
+    if shown.clip:
+        heads = {0: "asked for", TILE + SPLIT: f"{shown.clip.clip.prompt}: {SHOWN} of {len(shown.clip.frames)} frames"}
+        panels.append(Panel(shown.clip.clip.title, heads, one, partial(_draw_clip, shown.clip)))
+    return panels
+
+
+def _draw_rows(rows: list[Row], sheet: Image.Image, top: int) -> None:
+    for i, row in enumerate(rows):
+        y = top + i * (ROW + GAP)
+        left = _given(sheet, y, [row.reference, row.heat_map], [query_words(row.subject.query), ""])
+        _scenes(sheet, left, y, row.scenes, row.subject.prompts)
+
+
+def _draw_composed(row: ComposedRow, sheet: Image.Image, top: int) -> None:
+    words = [query_words(subject.query) for subject in row.composed.subjects]
+    left = _given(sheet, top, row.references[:2], words)
+    _scenes(sheet, left, top, row.scenes, row.composed.prompts)
+
+
+def _draw_layout(row: LayoutRow, sheet: Image.Image, top: int) -> None:
+    left = _given(sheet, top, [row.map, row.reference], ["", query_words(row.layout.subject.query)])
+    _scenes(sheet, left, top, row.guided[:2] + row.free[:2], row.layout.prompts[:2] * 2)
+
+
+def _draw_clip(row: ClipRow, sheet: Image.Image, top: int) -> None:
+    x = _given(sheet, top, [row.reference], [query_words(row.clip.subject.query)])
+    side = (WIDTH - MARGIN - PAD - x - (SHOWN - 1) * GAP) // SHOWN
+    for number in shown_frames(len(row.frames)):
+        _tile(sheet, x, top + (TILE - side) // 2, row.frames[number], f"frame {number + 1}", SOFT, side)
+        x += side + GAP
+
+
+def shown_frames(count: int) -> list[int]:
+    """Indices of the frames of a clip that stand for it on paper, first and last among them."""
+    return [round(i * (count - 1) / (SHOWN - 1)) for i in range(SHOWN)]
+
+
+def _frame(sheet: Image.Image, y: int, panel: Panel) -> None:
     draw = ImageDraw.Draw(sheet)
-    draw.rounded_rectangle([MARGIN, y, WIDTH - MARGIN, y + height], 26, PANEL, LINE, 2)
+    draw.rounded_rectangle([MARGIN, y, WIDTH - MARGIN, y + panel.height], 26, PANEL, LINE, 2)
     x = MARGIN + PAD
     letters = font(19)
-    for offset, text in zip((0, TILE + GAP, 2 * TILE + GAP + SPLIT), heads, strict=True):
+    for offset, text in panel.heads.items():
         draw.text((x + offset + 2, y + TITLE - 14), text, SOFT, letters, anchor="ls")
-    draw.text((WIDTH - MARGIN - PAD - 2, y + TITLE - 14), title, ACCENT, font(24), anchor="rs")
+    draw.text((WIDTH - MARGIN - PAD - 2, y + TITLE - 14), panel.title, ACCENT, font(24), anchor="rs")
 
 
 def _given(sheet: Image.Image, y: int, pictures: list[Image.Image], captions: list[str]) -> int:
@@ -84,11 +141,11 @@ def _scenes(sheet: Image.Image, x: int, y: int, scenes: list[Image.Image], promp
         x += TILE + GAP
 
 
-def _tile(sheet: Image.Image, x: int, y: int, picture: Image.Image, caption: str, colour) -> None:
-    fit = picture.convert("RGB").resize((TILE, TILE), Image.Resampling.LANCZOS)
-    corners = Image.new("L", (TILE * 4, TILE * 4), 0)
-    ImageDraw.Draw(corners).rounded_rectangle([0, 0, TILE * 4 - 1, TILE * 4 - 1], 60, 255)
-    sheet.paste(fit, (x, y), corners.resize((TILE, TILE), Image.Resampling.LANCZOS))
+def _tile(sheet: Image.Image, x: int, y: int, picture: Image.Image, caption: str, colour, side: int = TILE) -> None:
+    fit = picture.convert("RGB").resize((side, side), Image.Resampling.LANCZOS)
+    corners = Image.new("L", (side * 4, side * 4), 0)
+    ImageDraw.Draw(corners).rounded_rectangle([0, 0, side * 4 - 1, side * 4 - 1], 60, 255)
+    sheet.paste(fit, (x, y), corners.resize((side, side), Image.Resampling.LANCZOS))
     lines = textwrap.wrap(caption, 26)
     for i, line in enumerate(lines[:2]):
-        ImageDraw.Draw(sheet).text((x + 2, y + TILE + 9 + 23 * i), line, colour, font(19), anchor="lt")
+        ImageDraw.Draw(sheet).text((x + 2, y + side + 9 + 23 * i), line, colour, font(19), anchor="lt")

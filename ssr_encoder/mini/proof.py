@@ -20,9 +20,9 @@ from torch import Tensor
 from ..encoder import SSREncoder
 from ..errors import SSRError
 from ..images import picture_grid
-from ..subject import Subject
 from .models import weights_dir
 from .oracle import PRESENT, Oracle, identity_embedding, shown
+from .proof_pictures import make_pictures
 from .recipes.oracle import accuracy, prototypes
 from .world import Scenes, World, boxes, load_world, query_texts, random_identities, sample_scenes
 from .world.captions import PHRASES, article
@@ -138,44 +138,6 @@ def _query(world: World, line: str, concept: int, mask: Tensor, rng: random.Rand
     centre = inside.mean(0)
     y, x = inside[(inside - centre).norm(dim=1).argmin()].tolist()  # the covered pixel nearest to the middle
     return {"point": (x + 0.5, y + 0.5)}
-
-
-@torch.no_grad()
-def make_pictures(
-    ssr: SSREncoder,
-    cases: list[Case],
-    subjects: list[list[Subject]] | None,
-    steps: int,
-    seed: int,
-    batch: int = 16,
-    on_step: Callable[[], None] = lambda: None,
-) -> Iterator[Tensor]:
-    """Pictures (3, H, W) in [0, 1] of the cases, in batches of prompts with subjects of their own."""
-    pipe = ssr.pipe
-    pipe.set_progress_bar_config(disable=True)
-
-    def after_step(pipe, step, timestep, tensors):
-        on_step()
-        return tensors
-
-    for start in range(0, len(cases), batch):
-        part = cases[start : start + batch]
-        embeds = None
-        if subjects is not None:
-            mine = subjects[start : start + batch]
-            rows = [[s.unconditional_tokens for s in row] for row in mine] + [[s.tokens for s in row] for row in mine]
-            tokens = torch.stack([torch.stack(row) for row in rows]).to(ssr.device, ssr.dtype)
-            embeds = [ssr.model.key_values(tokens, ssr.config.subject_scale).unflatten(0, (2, -1))]
-        pictures = pipe(
-            [case.prompt for case in part],
-            num_inference_steps=steps,
-            guidance_scale=ssr.config.guidance_scale,
-            ip_adapter_image_embeds=embeds,
-            generator=[torch.Generator("cpu").manual_seed(seed + start + i) for i in range(len(part))],
-            output_type="pt",
-            callback_on_step_end=after_step,
-        ).images
-        yield from pictures.float()
 
 
 class Judge:

@@ -2,9 +2,9 @@
 
     python -m ssr_encoder.mini.train STAGE --time-limit 9m --out DIR [--resume DIR] [--weights DIR]
 
-STAGE is vae, clip, oracle, captioner, dino, unet or ssr. ``--weights`` is the folder with the finished earlier stages
-(default: the shipped weights); a stage starts from its own weights there when ``--continue`` is given, from random
-ones otherwise.
+STAGE is vae, clip, oracle, captioner, dino, unet, ssr, controlnet or motion. ``--weights`` is the folder with the
+finished earlier stages (default: the shipped weights); a stage starts from its own weights there when ``--continue``
+is given, from random ones otherwise.
 ``--resume`` goes on from a folder that an earlier run wrote, with the optimiser's state. Every half minute prints a
 line of figures and appends it to DIR/STAGE.jsonl; every ``--save-every`` saves everything and draws DIR/STAGE.png.
 """

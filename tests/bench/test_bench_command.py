@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from argparse import Namespace
 
 import pytest
 from bench_pieces import contents, make_dreambench, make_multi_subject
 from PIL import Image
 
+from ssr_encoder.bench.benchmark import load_benchmark
+from ssr_encoder.bench.metrics import default_metrics
 from ssr_encoder.bench.results import load_run
 from ssr_encoder.cli import main
+from ssr_encoder.cli.bench.run import _make_metrics
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -90,6 +94,14 @@ def test_mistakes_are_one_line(ssr, data, tmp_path):
     assert code == 2 and "--images" in err and err.count("\n") == 1
     refused(ssr("bench", "run", "mini-dreambench", "--data", data, "-o", tmp_path / "run"), "reads no folder")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_benchmark_s_own_metrics_come_beside_the_suite_s():
+    benchmark = load_benchmark("mini-dreambench")
+    args = Namespace(suite=None, metrics=None, device="cpu", backbone=[])
+    assert _make_metrics(args, benchmark).args[0] == [*default_metrics("mini"), "hat", "companion"]
+    args.suite = "real"  # of which the oracle is no part
+    assert _make_metrics(args, benchmark).args[0] == default_metrics("real")
 
 
 def test_list(ssr):

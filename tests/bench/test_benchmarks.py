@@ -288,6 +288,7 @@ def test_mini_dreambench_has_every_held_out_identity_once(alone):
         assert item.truth["companion"] != item.truth["concept"]
         assert item.truth["hat"] == ("wearing a hat" in item.prompt)
     prompts = {item.prompt for item in alone.items}
+    assert alone.metrics == ("hat", "companion"), "what these prompts ask for"
     assert {"a cat in the snow", "a red cat", "a purple bus", "a cat wearing a hat in the garden"} <= prompts
     assert "an apple in the snow" in prompts and not any(prompt.startswith("a a") for prompt in prompts)
 

@@ -6,7 +6,7 @@ import numpy as np
 import open_clip
 import pytest
 import torch
-from metric_cases import CHANNELS, MEAN, WORDS, by_hand, noise, noise_cases, tiny_clip, unchanged_by_company
+from metric_cases import CHANNELS, MEAN, WORDS, Found, by_hand, noise, noise_cases, tiny_clip, unchanged_by_company
 from open_clip.zero_shot_classifier import build_zero_shot_classifier
 from safetensors.torch import save_file
 from torch.nn.functional import normalize
@@ -193,19 +193,6 @@ def test_masc_prompt_following(metrics_siglip2):
         unchanged_by_company(metric, [Case(noise((48, 24), k), wide, "a cat", "cat") for k in range(7)])
     assert MaSCPrompt(backbone, Found(region | True))([case]) == [None]
     assert MaSCPrompt(backbone, Found(None)).describe()["definition"]
-
-
-class Found:
-    """Regions that are always the same."""
-
-    def __init__(self, region):
-        self.region = region
-
-    def __call__(self, picture, name):
-        return self.region
-
-    def describe(self):
-        return {"regions": "given"}
 
 
 def test_prompts_without_their_subject():

@@ -81,8 +81,12 @@ def metrics_lpips(metrics_alexnet, tmp_path_factory):
 
 
 @torch.inference_mode()
-def lpips_by_hand(net, linear, case: Case) -> float:
-    """Zhang et al. 2018, equation 1, with the scaling of version 0.1 (ImageNet's mean and std in [-1, 1])."""
+def lpips_by_hand(net, linear, case: Case, after=(1, 4, 7, 9, 11)) -> float:
+    """Zhang et al. 2018, equation 1, with the scaling of version 0.1 (ImageNet's mean and std in [-1, 1]).
+
+    Args:
+        after: the layers of torchvision's trunk whose output counts; by default AlexNet's five ReLUs.
+    """
     taken = []
     for picture in arrays(case):
         x = torch.tensor(picture).float().permute(2, 0, 1)[None] * 2 - 1
@@ -92,7 +96,7 @@ def lpips_by_hand(net, linear, case: Case) -> float:
         layers = []
         for number, layer in enumerate(net):
             x = torch.relu(x) if isinstance(layer, torch.nn.ReLU) else layer(x)
-            if number in (1, 4, 7, 9, 11):
+            if number in after:
                 layers.append(x / (x.square().sum(1, keepdim=True).sqrt() + 1e-10))
         taken.append(layers)
     total = 0.0
@@ -118,8 +122,13 @@ def test_lpips_alone_and_together(metrics_lpips):
 
 
 def test_lpips_of_vgg():
-    """Random weights: one pixel is nearer than another picture."""
+    """Random weights: its formula on the last ReLU of each block, and one pixel is nearer than another picture."""
     metric = LPIPS("vgg", "random")
+    net = [layer for number in range(1, 6) for layer in getattr(metric.model.net, f"slice{number}")]
+    linear = [layer.model[-1].weight.detach() for layer in metric.model.lins]
+    cases = noise_cases(2, (32, 32))
+    expected = [lpips_by_hand(net, linear, case, after=(3, 8, 15, 22, 29)) for case in cases]
+    assert min(expected) > 0 and metric(cases) == pytest.approx(expected, rel=1e-4)
     near = Case(noise((32, 32), 1), noise((32, 32), 1), "", "")
     near.image.putpixel((4, 4), (0, 0, 0))
     [small, large] = metric([near, *noise_cases(1, (32, 32))])

@@ -5,10 +5,11 @@ import json
 import numpy as np
 import pytest
 import torch
-from metric_cases import CHANNELS, WORDS, noise, noise_cases, tiny_clip, unchanged_by_company
+from metric_cases import CHANNELS, MEAN, WORDS, Found, by_hand, noise, noise_cases, tiny_clip, unchanged_by_company
 from PIL import Image
 from transformers import (
     BertTokenizer,
+    CLIPModel,
     GroundingDinoConfig,
     GroundingDinoForObjectDetection,
     GroundingDinoImageProcessorPil,
@@ -24,7 +25,8 @@ from transformers import (
     SwinConfig,
 )
 
-from ssr_encoder.bench.metrics import GroundedRegions, cut_out, load_metrics
+from ssr_encoder.bench.backbones import load_backbone
+from ssr_encoder.bench.metrics import ExclusiveImage, GroundedRegions, MaskedSimilarity, cut_out, load_metrics
 from ssr_encoder.bench.metrics.masked import patch_mask
 from ssr_encoder.errors import SSRError
 from ssr_encoder.mini.models import make_tokenizer
@@ -144,6 +146,36 @@ def test_masked_scores_of_the_real_suite(metrics_finders, tmp_path):
     cases[0].mask = np.zeros((40, 48), np.float32)
     cases[0].mask[8:30, 10:40] = 1
     assert masked(cases[:1]) == [0.0]
+
+
+def test_cut_scores_by_hand(tmp_path):
+    """Masked and exclusive scores of a region with a notch, cut in numpy and seen by transformers' own forward."""
+    folder, cases = tiny_clip(tmp_path), noise_cases(3)
+    model, backbone = CLIPModel.from_pretrained(folder).eval(), load_backbone(folder)
+    region = np.zeros((40, 48), bool)
+    region[8:30, 10:40] = True
+    region[8:15, 10:20] = False
+
+    def cut(picture):  # 22 rows, 30 columns: a square of 30 and a tenth on each side
+        pixels, ground = np.array(picture), np.round(255 * np.array(MEAN)).astype(np.uint8)
+        pixels[~region] = ground
+        square = np.tile(ground, (36, 36, 1))
+        square[7:29, 3:33] = pixels[8:30, 10:40]
+        return Image.fromarray(square)
+
+    def see(pictures):
+        with torch.no_grad():
+            found = model.get_image_features(pixel_values=torch.cat([by_hand(p) for p in pictures])).pooler_output
+        return found / found.norm(dim=1, keepdim=True)
+
+    references, results = (see([cut(getattr(c, which)) for c in cases]) for which in ("reference", "image"))
+    masked = MaskedSimilarity(backbone, Found(region))(cases)
+    assert masked == pytest.approx((references * results).sum(1).tolist(), abs=2e-3)
+    assert max(masked) < 0.999, "the pictures differ"
+    for case in cases:
+        case.others = ("fox", "dog")
+    whole = (see([c.image for c in cases]) * references).sum(1)
+    assert ExclusiveImage(backbone, Found(region))(cases) == pytest.approx(whole.tolist(), abs=2e-3)
 
 
 def test_cut_out():

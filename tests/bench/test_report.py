@@ -245,6 +245,13 @@ def test_latex_is_balanced_and_escaped():
     assert all(ord(sign) < 128 for sign in text)
 
 
+def test_latex_fits_the_page():
+    """Compiled with pdfTeX once: ten metrics fit a page, and long definitions are set in lines."""
+    text = render("T", [Table(["metric", "definition"], [["a", "words " * 20]], "", 2)], ".tex")
+    assert r"\begin{tabular}{lp{.3\linewidth}}" in text and r"\resizebox{\ifdim\width>\linewidth" in text
+    assert r"\begin{tabular}{lr}" in render("T", BLOCKS, ".tex")
+
+
 def test_html_is_a_whole_page_with_the_chart_inside(runs, ssr, tmp_path):
     code, _, err = ssr("report", *runs, "--by", "frequency", "-o", tmp_path / "report.html")
     assert code == 0 and "report.html" in err

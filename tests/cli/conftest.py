@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from diffusers import ControlNetModel, UNet2DConditionModel
 from PIL import Image
 
 from ssr_encoder.checkpoint import RELEASED, released_names, save_model, sd15_config
@@ -55,6 +57,22 @@ def model(tmp_path_factory) -> str:
         part.save_pretrained(folder / name)
     (folder / "model_index.json").write_text(json.dumps(models.MODEL_INDEX))
     save_model(SubjectModel(models.make_subject_config(config, unet)), folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def companions(model, tmp_path_factory) -> str:
+    """The same model with a ControlNet and a motion adapter (of up to 32 frames) beside it, with random weights."""
+    folder = shutil.copytree(model, tmp_path_factory.mktemp("companions") / "model")
+    torch.manual_seed(1)
+    unet = UNet2DConditionModel.from_pretrained(folder / "unet")
+    controlnet = ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=(8, 8))
+    for part in (controlnet.controlnet_down_blocks, controlnet.controlnet_mid_block):  # zero at birth
+        for parameter in part.parameters():
+            torch.nn.init.normal_(parameter, std=0.1)
+    controlnet.save_pretrained(folder / "controlnet")
+    config = models.MiniConfig(unet_channels=[32, 32, 32])
+    models.make_motion_adapter(config).save_pretrained(folder / "motion_adapter")
     return str(folder)
 
 

@@ -1,5 +1,6 @@
 """``ssr demo``: its pictures, its page, its commands."""
 
+import dataclasses
 import json
 import re
 import runpy
@@ -13,9 +14,12 @@ from PIL import Image
 
 from ssr_encoder import SSREncoder, SSRError
 from ssr_encoder.cli.folders import whole_folder
-from ssr_encoder.demo.make import count_pictures, make_demo
-from ssr_encoder.demo.scenes import REFERENCES, compose_commands, generate_command, load_scenes
+from ssr_encoder.demo.make import count_pictures, make_clip, make_demo, make_layout
+from ssr_encoder.demo.scenes import REFERENCES, compose_commands, generate_command, load_companions, load_scenes
+from ssr_encoder.demo.sheet import shown_frames
 from ssr_encoder.marks import mark_query, query_words
+from ssr_encoder.mini.models import weights_dir
+from ssr_encoder.video import clip_bytes
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "make_demo_pictures.py"
 
@@ -42,6 +46,16 @@ def test_every_way_of_asking_is_shown():
     assert twins and all("query" not in s.query for p in twins for s in p.subjects), "told apart by place alone"
     assert len({subject.picture.path for subject in composed.subjects}) == 2
     assert count_pictures(pictures, composed) == 4 * len(subjects) + len(composed.prompts)
+
+
+def test_the_map_is_the_subjects_own_silhouette_elsewhere():
+    pictures, _ = load_scenes()
+    layout, clip = load_companions(pictures)
+    drawn = np.asarray(Image.open(layout.map))
+    assert drawn.shape == (128, 128) and 0.1 < (drawn > 127).mean() < 0.5 and drawn[0].max() == drawn[-1].max() == 0
+    assert len(layout.prompts) == 2 and all(layout.subject.name in prompt for prompt in layout.prompts)
+    assert clip.subject.name in clip.prompt and clip.frames == 16
+    assert shown_frames(16) == [0, 3, 6, 9, 12, 15] and shown_frames(6) == [0, 1, 2, 3, 4, 5]
 
 
 def test_marks():
@@ -89,6 +103,27 @@ def test_the_commands_make_the_same_pictures(ssr, here, model):
         assert np.array_equal(np.asarray(Image.open(file)), np.asarray(picture)), file.name
 
 
+def test_the_commands_of_map_and_clip_make_the_same(ssr, here, companions):
+    pictures, _ = load_scenes()
+    layout, clip = load_companions(pictures)
+    encoder = SSREncoder.from_pretrained(companions, device="cpu")
+    steps = []
+    row = make_layout(encoder, layout, steps=1, seed=3, on_step=lambda: steps.append(1))
+    assert len(steps) == 3
+    clip = dataclasses.replace(clip, frames=3)
+    clip_row = make_clip(encoder, clip, steps=1, seed=3)
+    for folder in ("references", "made"):
+        (here / folder).mkdir()
+    for path in REFERENCES.glob("*.png"):
+        (here / "references" / path.name).write_bytes(path.read_bytes())
+    for more in (layout.option, ""):
+        assert run(ssr, generate_command(layout.subject, layout.prompts, 1, 3, companions, more)) == 0
+    for i, expected in enumerate(row.guided + row.free, 1):
+        assert np.array_equal(np.asarray(Image.open(f"made/ssr-{i:04}.png")), np.asarray(expected)), i
+    assert run(ssr, generate_command(clip.subject, [clip.prompt], 1, 3, companions, clip.option)) == 0
+    assert Path("made/ssr-0005.gif").read_bytes() == clip_bytes(clip_row.frames, ".gif")
+
+
 def run(ssr, command: list[str]) -> int:
     words = shlex.split(" ".join(command))
     assert words[0] == "ssr"
@@ -108,7 +143,9 @@ def test_demo(ssr, here):
     page = (folder / "index.html").read_text()
     pictures, composed = load_scenes()
     subjects = [subject for picture in pictures for subject in picture.subjects]
-    assert len(re.findall(r'<img src="data:image/webp;base64,[\w+/=]{500,}"', page)) == 6 * len(subjects) + 6
+    expected = 6 * len(subjects) + 6  # two given and four made a subject, and of the two composed
+    expected += 6 * (weights_dir() / "controlnet").is_dir() + 8 * (weights_dir() / "motion_adapter").is_dir()
+    assert len(re.findall(r'<img src="data:image/webp;base64,[\w+/=]{500,}"', page)) == expected
     assert not re.search(r"(src|href)=\"(?!data:)|https?://|@import|url\(", page), "nothing is loaded from elsewhere"
     text = unescape(page)
     for subject in subjects:
@@ -117,6 +154,26 @@ def test_demo(ssr, here):
     assert all(prompt in text for prompt in composed.prompts)
     for name in re.findall(r"references/[\w-]+\.png", page):
         assert (folder / name).is_file()
+
+
+@pytest.mark.parametrize(("only", "pictures", "word"), [("control", 6, "--control"), ("video", 8, "--frames 16")])
+def test_demo_of_one_part(ssr, here, companions, only, pictures, word):
+    result = ssr("demo", "--only", only, "--steps", 1, "--model", companions, "-o", "out")
+    assert result.code == 0, result.err
+    page = (here / "out" / "index.html").read_text()
+    assert len(re.findall(r'<img src="data:image/webp;base64,[\w+/=]{300,}"', page)) == pictures and word in page
+    assert not re.search(r"(src|href)=\"(?!data:)|https?://|@import|url\(", page)
+    assert len(re.findall("<section>", page)) == 1
+    assert (here / "out" / "references" / "layout-fox.png").is_file()
+    sheet = np.asarray(Image.open(here / "out" / "contact-sheet.png"))
+    assert sheet.shape[1] > 1500 and 500 < sheet.shape[0] < 1000
+
+
+def test_a_part_that_the_base_model_cannot_show(ssr, here, model):
+    for only, what in (("control", "ControlNet"), ("video", "motion adapter")):
+        result = ssr("demo", "--only", only, "--model", model)
+        assert result.code == 2 and f"no {what} of its own" in result.err and result.err.count("\n") == 1
+    assert not any(here.iterdir())
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from .case import Case, CaseMetric, Metric
 from .distributions import fid, kid
 from .exclusive import ExclusiveImage, ExclusiveText
 from .masked import MaSC, MaSCPrompt, MaskedSimilarity
-from .oracle import OracleMetric, Verdicts
+from .oracle import AskedMetric, OracleMetric, Verdicts
 from .pixels import LPIPS, PSNR, SSIM
 from .regions import GroundedRegions, OracleRegions, Regions, cut_out
 from .similarity import ImageSimilarity, TextSimilarity
@@ -15,6 +15,7 @@ __all__ = [
     "LPIPS",
     "PSNR",
     "SSIM",
+    "AskedMetric",
     "Case",
     "CaseMetric",
     "ExclusiveImage",

@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 from ...errors import SSRError
-from ..backbones import Backbone, Remembered, digest, fingerprint, loaded
+from ..backbones import Backbone, fingerprint, loaded
+from ..remembered import Remembered, digest
 from .case import Case, CaseMetric, as_tensor, versions
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from ..backbones import MINI, Backbone, load_backbone
 from .case import Metric
 from .exclusive import ExclusiveImage, ExclusiveText
 from .masked import MaSC, MaSCPrompt, MaskedSimilarity
-from .oracle import ABOUT, OracleMetric, Verdicts
+from .oracle import ABOUT, ASKED, AskedMetric, OracleMetric, Verdicts
 from .pixels import LPIPS, PSNR, SSIM
 from .regions import DETECTOR, SEGMENTER, GroundedRegions, OracleRegions, Regions
 from .similarity import ImageSimilarity, TextSimilarity
@@ -143,6 +143,7 @@ _MAKERS: dict[str, Callable[[_Parts], Metric]] = {
     "exclusive_clip_i": lambda parts: ExclusiveImage(parts.backbone("clip"), parts.regions),
     "zero_shot_top1": lambda parts: parts.zero_shot(),
     **{name: lambda parts, name=name: OracleMetric(name, parts.verdicts) for name in ABOUT},
+    **{name: lambda parts, name=name: AskedMetric(name, parts.oracle) for name in ASKED},
 }
 
 

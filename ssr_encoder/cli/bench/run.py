@@ -68,7 +68,7 @@ def add_parser(subparsers):
     )
     options.add_model(parser)
     group = parser.add_argument_group("scores")
-    group.add_argument("--metrics", type=names, metavar="A,B", help='default the suite\'s; "none" makes pictures only')
+    group.add_argument("--metrics", type=names, metavar="A,B", help="default the benchmark's; none: pictures alone")
     group.add_argument("--suite", choices=("mini", "real"), help="backbones of the metrics (default the benchmark's)")
     group.add_argument("--backbone", type=pair, action="append", default=[], metavar="ROLE=NAME", help="another one")
     group = parser.add_argument_group("work")
@@ -84,7 +84,7 @@ def run(args) -> None:
 
     choice = {"n": args.n, "images": args.images, "seed": args.seed, "world_seed": args.world_seed}
     benchmark = load_benchmark(args.benchmark, data=args.data, reference=args.reference, **choice)
-    device, make_metrics = _device(args), _make_metrics(args, benchmark.suite)
+    device, make_metrics = _device(args), _make_metrics(args, benchmark)
     from ...bench.methods import load_method
     from ...bench.runner import run_benchmark
 
@@ -135,13 +135,14 @@ def _device(args) -> str | None:
     return None if device is None else str(device)
 
 
-def _make_metrics(args, suite: str):
+def _make_metrics(args, benchmark):
     from ...bench.metrics import default_metrics, load_metrics, metric_names
 
-    suite = args.suite or suite
+    suite = args.suite or benchmark.suite
     if args.metrics == ("none",):
         return None
-    chosen = list(args.metrics or default_metrics(suite))
+    own = benchmark.metrics if suite == benchmark.suite else ()
+    chosen = list(args.metrics or [*default_metrics(suite), *own])
     unknown = [name for name in chosen if name not in metric_names()]
     if unknown:  # before a model is loaded
         raise SSRError(f"no metric {unknown[0]!r}; use some of {', '.join(metric_names())}, or none")

@@ -2,12 +2,24 @@
 
 from .captioner import CaptionerRecipe
 from .clip import CLIPRecipe
+from .controlnet import ControlNetRecipe
 from .dino import DINORecipe
+from .motion import MotionRecipe
 from .oracle import OracleRecipe
 from .subject import SSRRecipe, UNetRecipe
 from .vae import VAERecipe
 
 RECIPES = {
     recipe.name: recipe
-    for recipe in (VAERecipe, CLIPRecipe, OracleRecipe, CaptionerRecipe, DINORecipe, UNetRecipe, SSRRecipe)
+    for recipe in (
+        VAERecipe,
+        CLIPRecipe,
+        OracleRecipe,
+        CaptionerRecipe,
+        DINORecipe,
+        UNetRecipe,
+        SSRRecipe,
+        ControlNetRecipe,
+        MotionRecipe,
+    )
 }

@@ -1,0 +1,61 @@
+"""The pictures of a proof: prompts with subjects of their own, many at once, through a stock pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ..encoder import SSREncoder
+from ..subject import Subject
+
+if TYPE_CHECKING:
+    from .proof import Case
+
+
+@torch.no_grad()
+def make_pictures(
+    ssr: SSREncoder,
+    cases: list[Case],
+    subjects: list[list[Subject]] | None,
+    steps: int,
+    seed: int,
+    batch: int = 16,
+    on_step: Callable[[], None] = lambda: None,
+    pipe=None,
+    images: Tensor | None = None,
+) -> Iterator[Tensor]:
+    """Pictures (3, H, W) in [0, 1] of the cases, in batches of prompts with subjects of their own.
+
+    Args:
+        pipe: any stock pipeline that the encoder is installed in; default its own.
+        images: (n, 3, H, W), a picture a case that the pipeline starts from, such as a ControlNet's maps.
+    """
+    pipe = pipe or ssr.pipe
+    pipe.set_progress_bar_config(disable=True)
+
+    def after_step(pipe, step, timestep, tensors):
+        on_step()
+        return tensors
+
+    for start in range(0, len(cases), batch):
+        part = cases[start : start + batch]
+        embeds = None
+        if subjects is not None:
+            mine = subjects[start : start + batch]
+            rows = [[s.unconditional_tokens for s in row] for row in mine] + [[s.tokens for s in row] for row in mine]
+            tokens = torch.stack([torch.stack(row) for row in rows]).to(ssr.device, ssr.dtype)
+            embeds = [ssr.model.key_values(tokens, ssr.config.subject_scale).unflatten(0, (2, -1))]
+        pictures = pipe(
+            [case.prompt for case in part],
+            **({} if images is None else {"image": images[start : start + batch].to(ssr.device)}),
+            num_inference_steps=steps,
+            guidance_scale=ssr.config.guidance_scale,
+            ip_adapter_image_embeds=embeds,
+            generator=[torch.Generator("cpu").manual_seed(seed + start + i) for i in range(len(part))],
+            output_type="pt",
+            callback_on_step_end=after_step,
+        ).images
+        yield from pictures.float()

@@ -1,0 +1,153 @@
+"""The motion recipe: it starts from the still model, and only temporal attention learns."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import MotionAdapter
+from safetensors.torch import load_file
+
+from ssr_encoder.mini.data import Ring
+from ssr_encoder.mini.models import MiniConfig
+from ssr_encoder.mini.recipes import RECIPES
+from ssr_encoder.mini.recipes.base import TrainConfig, plain_attention
+from ssr_encoder.mini.recipes.motion import SHOWN, motion_modules
+from ssr_encoder.mini.train import parse
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+SMALL = MiniConfig(
+    vae_channels=[16, 16, 32], text_width=32, text_layers=1, vision_width=32, vision_layers=2, patch_size=16, heads=2,
+    unet_channels=[32, 32, 64], unet_heads=[2, 2, 2], hidden_layers=[1, 2], aligner_heads=2, aligner_head_dim=16,
+)  # fmt: skip
+
+
+def make(stage: str, weights: Path, **train):
+    train = TrainConfig(**{"batch_size": 1, "max_steps": 2, "warmup": 1, **train})
+    made = RECIPES[stage](SMALL, train, torch.device("cpu"), weights)
+    if hasattr(made, "ring"):
+        made.ring = Ring(4)
+    return made
+
+
+@pytest.fixture(scope="module")
+def earlier(tmp_path_factory) -> Path:
+    """Random weights of the earlier stages."""
+    folder = tmp_path_factory.mktemp("weights")
+    torch.manual_seed(0)
+    for stage in ("vae", "clip", "unet"):
+        make(stage, folder).save(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def kept(earlier) -> dict:
+    """Two encoded clips."""
+    return make("motion", earlier)._draw(2)
+
+
+def batch_of(recipe, kept: dict, short: float = 0.0) -> dict:
+    recipe.short = short
+    return recipe._conditions(kept)
+
+
+def test_the_stage_is_known():
+    assert parse(["motion", "--out", "x", "--streams", "2", "--bfloat16"]).stage == "motion"
+
+
+def test_a_clip_has_one_timestep_and_frames_with_noise_of_their_own(earlier, kept):
+    recipe = make("motion", earlier)
+    assert kept["latents"].shape == (2, 16, 4, 32, 32) and kept["area"].shape == (2, 16, 1, 32, 32)
+    model = batch_of(recipe, kept)["model"]
+    assert model["timesteps"].shape == (2,) and model["noisy"].shape == kept["latents"].shape
+    still = kept | {"latents": kept["latents"][:, :1].expand(-1, 16, -1, -1, -1)}
+    noisy = batch_of(recipe, still)["model"]["noisy"]
+    assert (noisy[:, 0] - noisy[:, 1]).abs().mean() > 0.01
+
+
+def test_some_steps_see_a_part_of_the_frames(earlier, kept):
+    recipe = make("motion", earlier)
+    lengths = {batch_of(recipe, kept, short=1.0)["target"].shape[1] for _ in range(20)}
+    assert lengths <= set(range(8, 13)) and len(lengths) > 2
+    batch = batch_of(recipe, kept, short=1.0)
+    assert batch["pixel_weight"].shape[1] == batch["model"]["noisy"].shape[1]
+
+
+def test_it_starts_from_the_still_model(earlier, kept):
+    recipe = make("motion", earlier)
+    assert len(motion_modules(recipe.adapter)) == 10
+    model = batch_of(recipe, kept)["model"]
+    with torch.no_grad():
+        moving, still = (recipe._denoise_eager(**model, still=still) for still in (False, True))
+    assert torch.allclose(moving, still, atol=1e-4)
+    figures = recipe.evaluate(2)
+    assert figures["loss_motion"] == pytest.approx(figures["loss_still"], rel=1e-4)
+    assert figures["change_motion"] == pytest.approx(figures["change_still"], rel=1e-3)
+
+
+def test_only_temporal_attention_learns_and_what_is_saved_is_a_stock_adapter(earlier, tmp_path):
+    recipe = make("motion", earlier)
+    before = {k: v.clone() for k, v in recipe.motion.state_dict().items()}
+    list(recipe.run())
+    changed = {k for k, v in recipe.motion.state_dict().items() if not torch.equal(v, before[k])}
+    assert changed == {k for k in before if "motion_modules" in k and "pos_embed" not in k}
+    recipe.save(tmp_path)
+    (file,) = (tmp_path / "motion_adapter").glob("*.safetensors")
+    assert {value.dtype for value in load_file(file).values()} == {torch.float16}
+    assert recipe.adapter.dtype == torch.float32
+    adapter = MotionAdapter.from_pretrained(tmp_path / "motion_adapter")
+    averaged = dict(zip((n for n, _ in recipe.adapter.named_parameters()), recipe.ema.shadow_params, strict=True))
+    for name, value in adapter.named_parameters():
+        assert torch.allclose(value.float(), averaged[name], atol=1e-3)
+
+    again = make("motion", earlier)
+    again.resume(tmp_path)
+    for a, b in zip(again.parameters_list, recipe.parameters_list, strict=True):
+        assert torch.equal(a, b)
+    assert again.motion.mid_block.motion_modules[0].proj_out.weight.abs().sum() > 0, "resumed into the UNet itself"
+
+
+def test_shipped_weights_are_where_it_starts(earlier, tmp_path):
+    for path in earlier.iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    recipe = make("motion", earlier)
+    torch.nn.init.normal_(recipe.adapter.mid_block.motion_modules[0].proj_out.weight)
+    recipe.adapter.save_pretrained(tmp_path / "motion_adapter")
+    own = make("motion", tmp_path).motion.mid_block.motion_modules[0].proj_out.weight
+    assert torch.equal(own, recipe.adapter.mid_block.motion_modules[0].proj_out.weight)
+
+
+def test_streams_share_a_batch(earlier):
+    gradients = []
+    for streams in (1, 2):
+        torch.manual_seed(0)
+        recipe = make("motion", earlier, streams=streams, batch_size=2)
+        recipe.short = 1.0
+        for module in motion_modules(recipe.adapter):
+            torch.nn.init.constant_(module.proj_out.weight, 0.01)
+        recipe.backward()
+        gradients.append([p.grad for p in recipe.parameters_list])
+    for a, b in zip(*gradients, strict=True):
+        assert a is not None and (a - b).norm() <= 1e-3 * a.norm() + 1e-6
+
+
+def test_plain_attention_is_attention():
+    shape = (8, 2, 16, 8)
+    found = []
+    for plain in (False, True):
+        q, k, v = (torch.randn(shape, generator=torch.Generator().manual_seed(i)).requires_grad_() for i in range(3))
+        if plain:
+            with plain_attention():
+                out = torch.nn.functional.scaled_dot_product_attention(q, k, v)
+                assert not torch.backends.cuda.flash_sdp_enabled()
+        else:
+            out = torch.nn.functional.scaled_dot_product_attention(q, k, v)
+        out.square().sum().backward()
+        found.append((out.detach(), q.grad, k.grad, v.grad))
+    assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(*found, strict=True))
+    assert torch.backends.cuda.flash_sdp_enabled(), "as before"
+
+
+def test_sample_grid(earlier):
+    pictures, columns = make("motion", earlier).sample_grid(clips=1, steps=1, frames=4)
+    assert columns == SHOWN + 1 and pictures.shape == (columns, 3, 128, 128)
+    assert pictures.min() >= 0 and pictures.max() <= 1
