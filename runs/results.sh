@@ -22,7 +22,7 @@ if part study; then
 fi
 if part bench; then
   for method in ssr text; do
-    ssr bench run mini-multi-subject --n 20 --images 2 --steps 12 --method $method --processes 2 -o "$OUT/multi-$method"
+    ssr bench run mini-multi-subject --n 20 --images 1 --steps 12 --method $method --processes 2 -o "$OUT/multi-$method"
     ssr bench run mini-dreambench --n 20 --images 1 --steps 12 --method $method --processes 2 -o "$OUT/dream-$method"
   done
   for name in multi dream; do
