@@ -8,6 +8,7 @@ import pytest
 import torch
 from metric_cases import CHANNELS, MEAN, WORDS, Found, by_hand, noise, noise_cases, tiny_clip, unchanged_by_company
 from open_clip.zero_shot_classifier import build_zero_shot_classifier
+from PIL import Image
 from safetensors.torch import save_file
 from torch.nn.functional import normalize
 from transformers import (
@@ -30,6 +31,7 @@ from ssr_encoder.bench.metrics import (
     ExclusiveText,
     MaSC,
     MaSCPrompt,
+    MaskedSimilarity,
     ZeroShotTop1,
     class_embeddings,
     imagenet_classes,
@@ -104,6 +106,25 @@ def test_class_tokens(metrics_vits, metrics_tiny):
                 for which in ("image", "reference")
             )
         assert metrics_tiny[name](cases) == pytest.approx((made * shown).sum(1).tolist(), abs=1e-4)
+
+
+def test_masked_dino(metrics_vits):
+    """Against class tokens of cut-outs made in numpy: the region on the mean colour, in a square with a margin."""
+    region = np.zeros((40, 48), bool)
+    region[5:25, 20:30] = True
+    model, cases = AutoModel.from_pretrained(metrics_vits["dino"]).eval(), noise_cases(3)
+    ground = np.round(255 * np.array(MEAN)).astype(np.uint8)
+
+    def see(picture):
+        square = np.tile(ground, (24, 24, 1))
+        square[2:22, 7:17] = np.array(picture)[5:25, 20:30]
+        with torch.no_grad():
+            return normalize(model(by_hand(Image.fromarray(square))).last_hidden_state[:, 0])
+
+    expected = [float((see(c.image) * see(c.reference)).sum()) for c in cases]
+    masked = MaskedSimilarity(load_backbone(metrics_vits["dino"]), Found(region), "masked_dino")
+    assert masked(cases) == pytest.approx(expected, abs=2e-3)
+    assert max(expected) < 0.999, "the pictures differ"
 
 
 def test_patches(metrics_vits, metrics_clip):
