@@ -7,7 +7,7 @@ demo: .venv/base  ## every subject of the shipped pictures in new scenes: a cont
 	$(BIN)/ssr demo
 
 test: .venv/installed  ## the whole test suite, under 10 minutes on 2 cores
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: .venv/installed
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
