@@ -14,7 +14,7 @@ from ..marks import mark_query
 from .scenes import Clip, Composition, DemoPicture, DemoSubject, Layout
 
 SIDE = 384  # pixels of the marked references
-CLIP_STEPS = 12  # at most: a clip costs as much as its frames, and moves as well with fewer
+CLIP_STEPS = 12  # at most: a clip costs as much as its 16 frames
 
 
 @dataclass
