@@ -13,6 +13,7 @@ from . import options, outputs
 from .sources import Source, is_subject_file, load_encoder, load_subject, read_reference, read_subject
 from .terminal import note, progress
 
+STEPS, CLIP_STEPS = 30, 20  # a clip costs as much as its frames
 EPILOG = f"""\
 examples:
   ssr generate pets.jpg --query cat --prompt "a cat in the snow"
@@ -54,7 +55,9 @@ def add_parser(subparsers):
     group.add_argument(
         "--seed", type=options.whole(0, 2**62), help="makes the result repeatable (default: a new one each time)"
     )
-    group.add_argument("--steps", type=options.steps, default=30, metavar="N", help="denoising steps (default 30)")
+    group.add_argument(
+        "--steps", type=options.steps, metavar="N", help=f"denoising steps (default {STEPS}, clips {CLIP_STEPS})"
+    )
     group.add_argument(
         "--guidance-scale",
         type=options.number(0, 100, "3 to 8"),
@@ -126,13 +129,14 @@ def run(args) -> None:
         from ..pipeline import MAX_BATCH
 
         batches = len(jobs) if more else math.ceil(len(jobs) / MAX_BATCH)  # maps and clips go one by one
-        advance = start("generating", total=args.steps * batches)
+        steps = args.steps or (CLIP_STEPS if args.frames else STEPS)
+        advance = start("generating", total=steps * batches)
         made = ssr.generate(
             args.prompt,
             subjects,
             pipe=pipe,
             negative_prompt=args.negative_prompt,
-            num_inference_steps=args.steps,
+            num_inference_steps=steps,
             guidance_scale=args.guidance_scale,
             num_images=args.num_images,
             seed=seed,
@@ -156,7 +160,7 @@ def run(args) -> None:
         figures["control"] = {"map": args.control, "scale": more["controlnet_conditioning_scale"]}
     if args.frames:
         figures |= {"frames": args.frames, "fps": fps}
-    print(json.dumps(figures | {"steps": args.steps, "seconds": round(time.monotonic() - began, 2)}, indent=1))
+    print(json.dumps(figures | {"steps": steps, "seconds": round(time.monotonic() - began, 2)}, indent=1))
 
 
 def _used(ssr, sources: list[Source], subjects: list) -> list[dict]:

@@ -72,6 +72,13 @@ def test_frames_write_what_python_generates(ssr, here, asked, encoder, pictures)
         assert (here / f"ssr-{i:04}.gif").read_bytes() == clip_bytes(frames, ".gif", 8)
 
 
+def test_a_clip_has_fewer_steps_unless_told(ssr, here, asked):
+    unsaid = [word for word in asked if word not in ("--steps", 1)]
+    assert ssr(*unsaid, "--frames", 2, "-o", "cat.gif", "--json").json["steps"] == 20
+    assert ssr(*unsaid, "-o", "cat.png", "--json").json["steps"] == 30
+    assert ssr(*asked, "--frames", 2, "-o", "one.gif", "--json").json["steps"] == 1
+
+
 def test_frames_in_every_format(ssr, here, asked):
     pytest.importorskip("av")
     for name in ("cat.webp", "cat.mp4"):
