@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -31,12 +30,12 @@ from ..encoder import SSREncoder
 from ..errors import SSRError
 from ..files import write_json, written_beside
 from ..images import picture_grid
-from ..provenance import commit, versions
 from .control import edge_map, layout_map
 from .models import weights_dir
 from .oracle import GRID, Oracle
-from .proof import METRICS, Case, Judge, load_oracle, make_cases, make_pictures, summarise
-from .world import World, load_world, sample_scenes
+from .proof import METRICS, Case, make_cases, make_pictures, summarise
+from .proof_companions import alone_in_place, load_companion, made_by, mean_interval, world_and_judge
+from .world import World
 
 # What the lines of the table are, in the order in which they are made.
 LINES = {
@@ -69,8 +68,7 @@ def prove_control(
     """
     if n < 2:
         raise SSRError(f"n is {n}; give at least 2 cases")
-    world = load_world("cpu", weights_dir())
-    judge = Judge(load_oracle(ssr.device), world if ssr.device.type == "cpu" else load_world(ssr.device, weights_dir()))
+    world, judge = world_and_judge(ssr)
     cases = make_cases(world, "text", n, seed)
     subjects = [[ssr.encode(c.references[0], **c.queries[0])] for c in cases]
     drawn, masks = draw_targets(world, cases, seed)
@@ -116,18 +114,7 @@ def count_steps(n: int, steps: int, batch: int) -> int:
 
 def draw_targets(world: World, cases: list[Case], seed: int) -> tuple[Tensor, Tensor]:
     """For each case its subject alone in its prompt's place: pictures (n, 3, 128, 128) and coverage (n, 128, 128)."""
-    identity = tuple(torch.tensor(x) for x in zip(*((c.concepts[0], *c.identities[0]) for c in cases), strict=True))
-    scenes = sample_scenes(
-        world,
-        len(cases),
-        torch.Generator().manual_seed(seed + 2000),
-        split="any",
-        subjects=(1.0, 0.0, 0.0),
-        first=identity,
-        hats=0.0,
-        plain=0.0,
-    )
-    scenes.place[:] = torch.tensor([case.place for case in cases])
+    scenes = alone_in_place(world, cases, torch.Generator().manual_seed(seed + 2000))
     pictures, masks = world.render(scenes, 128)
     return pictures, masks[:, 0]
 
@@ -147,12 +134,6 @@ def covered(mask: Tensor) -> Tensor:
 def overlap(a: Tensor, b: Tensor) -> float:
     """Intersection over union of two sets of cells; 0 if both are empty."""
     return float((a & b).sum() / (a | b).sum().clamp(min=1))
-
-
-def mean_interval(values: list[float], low: float = -1.0, high: float = 1.0) -> dict:
-    """Mean with its 95 % interval by the normal approximation, cut to [low, high]."""
-    mean, half = statistics.fmean(values), 1.96 * statistics.stdev(values) / len(values) ** 0.5
-    return {"value": mean, "low": max(low, mean - half), "high": min(high, mean + half), "n": len(values)}
 
 
 def paired_interval(values: list[float | None], before: list[float | None]) -> dict:
@@ -190,19 +171,6 @@ def table(results: dict[str, dict]) -> Table:
     return shown
 
 
-def load_controlnet(folder: Path) -> ControlNetModel:
-    """A ControlNet in a folder.
-
-    Raises:
-        SSRError: there is none.
-    """
-    if not (folder / "config.json").is_file():
-        raise SSRError(
-            f"there is no ControlNet in {folder}; train one with python -m ssr_encoder.mini.train controlnet"
-        )
-    return ControlNetModel.from_pretrained(folder, use_safetensors=True).float().eval()
-
-
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m ssr_encoder.mini.proof_control",
@@ -220,21 +188,12 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder for control.json and control.png")
     parser.add_argument("--json", action="store_true", help="print what control.json holds instead of a table")
     args = parser.parse_args(argv)
-    controlnet = load_controlnet(args.controlnet)
+    controlnet = load_companion(ControlNetModel, args.controlnet, "ControlNet", "controlnet")
     ssr = SSREncoder.from_pretrained("mini", device=args.device)
     controlnet = controlnet.to(ssr.device, ssr.dtype)
     results = {r["line"]: r for r in prove_control(ssr, controlnet, args.n, args.steps, args.seed, args.batch)}
     kept = ("figures", "change", "seconds")
-    proof = {
-        "format": "ssr-control-proof-1",
-        "made": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "versions": versions(),
-        "commit": commit(),
-        "fingerprint": ssr.fingerprint,
-        "device": str(ssr.device),
-        "n": args.n,
-        "steps": args.steps,
-        "seed": args.seed,
+    proof = made_by(ssr, "ssr-control-proof-1", args) | {
         "lines": {line: {key: result[key] for key in kept if key in result} for line, result in results.items()},
     }
     args.output.mkdir(parents=True, exist_ok=True)

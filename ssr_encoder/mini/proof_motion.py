@@ -32,13 +32,12 @@ from ..encoder import SSREncoder
 from ..errors import SSRError
 from ..files import write_json, written_beside
 from ..images import picture_grid
-from ..provenance import commit, versions
 from ..video import save_clip
 from .models import weights_dir
 from .oracle import GRID, Oracle, identity_embedding
-from .proof import METRICS, Case, Judge, load_oracle, make_cases, wilson
-from .proof_control import mean_interval
-from .world import World, load_world, sample_scenes
+from .proof import METRICS, Case, Judge, make_cases, wilson
+from .proof_companions import alone_in_place, load_companion, made_by, mean_interval, world_and_judge
+from .world import World
 from .world.motion import FRAMES, animate
 
 # A clip has motion if the middle of its subject wanders by more than a twentieth of the picture: a quarter of what the
@@ -86,8 +85,7 @@ def prove_motion(
     """
     if n < 2:
         raise SSRError(f"n is {n}; give at least 2 clips")
-    world = load_world("cpu", weights_dir())
-    judge = Judge(load_oracle(ssr.device), world if ssr.device.type == "cpu" else load_world(ssr.device, weights_dir()))
+    world, judge = world_and_judge(ssr)
     pipe = video_pipeline(ssr, adapter)
     check_frames(pipe, frames)
     pipe.set_progress_bar_config(disable=True)
@@ -121,11 +119,8 @@ def prove_motion(
 
 def draw_clips(world: World, cases: list[Case], frames: int, seed: int) -> Tensor:
     """For each case its subject alone, moving, in its prompt's place: (n, frames, 3, 128, 128)."""
-    identity = tuple(torch.tensor(x) for x in zip(*((c.concepts[0], *c.identities[0]) for c in cases), strict=True))
     generator = torch.Generator().manual_seed(seed + 3000)
-    alone = {"split": "any", "subjects": (1.0, 0.0, 0.0), "hats": 0.0, "plain": 0.0}
-    scenes = sample_scenes(world, len(cases), generator, first=identity, **alone)
-    scenes.place[:] = torch.tensor([case.place for case in cases])
+    scenes = alone_in_place(world, cases, generator)
     pictures, _ = world.render(animate(world, scenes, frames, generator), 128)
     return pictures.unflatten(0, (-1, frames))
 
@@ -233,19 +228,6 @@ def table(lines: dict[str, dict]) -> Table:
     return shown
 
 
-def load_adapter(folder: Path) -> MotionAdapter:
-    """A motion adapter in a folder.
-
-    Raises:
-        SSRError: there is none.
-    """
-    if not (folder / "config.json").is_file():
-        raise SSRError(
-            f"there is no motion adapter in {folder}; train one with python -m ssr_encoder.mini.train motion"
-        )
-    return MotionAdapter.from_pretrained(folder, use_safetensors=True, torch_dtype=torch.float32).eval()
-
-
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m ssr_encoder.mini.proof_motion",
@@ -263,24 +245,15 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder for motion.json, .png and .gif")
     parser.add_argument("--json", action="store_true", help="print what motion.json holds instead of a table")
     args = parser.parse_args(argv)
-    adapter = load_adapter(args.adapter)
+    adapter = load_companion(MotionAdapter, args.adapter, "motion adapter", "motion")
     ssr = SSREncoder.from_pretrained("mini", device=args.device)
     clips = []
     for clip in prove_motion(ssr, adapter, args.n, args.steps, args.seed, args.frames):
         clips.append(clip)
         print(f"clip {len(clips)} of {args.n}", file=sys.stderr, flush=True)
     lines = {line: summarise(clips, line) for line in LINES}
-    proof = {
-        "format": "ssr-motion-proof-1",
-        "made": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "versions": versions(),
-        "commit": commit(),
-        "fingerprint": ssr.fingerprint,
-        "device": str(ssr.device),
-        "n": args.n,
-        "steps": args.steps,
+    proof = made_by(ssr, "ssr-motion-proof-1", args) | {
         "frames": args.frames,
-        "seed": args.seed,
         "thresholds": {"moved": MOVED, "jump": JUMP, "seen": SEEN},
         "lines": lines,
         "clips": [{"prompt": c["case"].prompt, **{line: c[line]["figures"] for line in LINES}} for c in clips],

@@ -12,21 +12,9 @@ from PIL import Image
 from ssr_encoder.bench.benchmark import load_benchmark
 from ssr_encoder.bench.metrics import default_metrics
 from ssr_encoder.bench.results import load_run
-from ssr_encoder.cli import main
 from ssr_encoder.cli.bench.run import _make_metrics
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-@pytest.fixture
-def ssr(capsys):
-    """A function (*words) -> (exit code, stdout, stderr)."""
-
-    def run(*words):
-        code = main([str(word) for word in words])
-        return (code, *capsys.readouterr())
-
-    return run
 
 
 @pytest.fixture(scope="module")

@@ -12,17 +12,6 @@ from ssr_encoder.bench.benchmark import CARDS
 from ssr_encoder.cli import main
 
 
-@pytest.fixture
-def ssr(capsys):
-    """A function (*words) -> (exit code, stdout, stderr)."""
-
-    def run(*words):
-        code = main([str(word) for word in words])
-        return (code, *capsys.readouterr())
-
-    return run
-
-
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """A dataset, and a run of it by a method that paints: 25 items."""

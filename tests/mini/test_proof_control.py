@@ -4,20 +4,20 @@ import json
 
 import pytest
 import torch
+from diffusers import ControlNetModel
 from PIL import Image
 
 from ssr_encoder import SSREncoder
 from ssr_encoder.errors import SSRError
 from ssr_encoder.mini.models import MiniConfig, make_controlnet, weights_dir
 from ssr_encoder.mini.proof import METRICS, load_oracle, make_cases, make_pictures
+from ssr_encoder.mini.proof_companions import load_companion, mean_interval
 from ssr_encoder.mini.proof_control import (
     LINES,
     count_steps,
     covered,
     draw_targets,
-    load_controlnet,
     main,
-    mean_interval,
     overlap,
     paired_interval,
     prove_control,
@@ -134,6 +134,6 @@ def test_steps():
 
 def test_bad_input(tmp_path, ssr):
     with pytest.raises(SSRError, match="no ControlNet in"):
-        load_controlnet(tmp_path)
+        load_companion(ControlNetModel, tmp_path, "ControlNet", "controlnet")
     with pytest.raises(SSRError, match="at least 2"):
         next(prove_control(ssr, make_controlnet(MiniConfig()), n=1))

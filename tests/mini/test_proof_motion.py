@@ -4,12 +4,14 @@ import json
 
 import pytest
 import torch
+from diffusers import MotionAdapter
 from PIL import Image
 
 from ssr_encoder import SSREncoder
 from ssr_encoder.errors import SSRError
 from ssr_encoder.mini.models import MiniConfig, make_motion_adapter, weights_dir
 from ssr_encoder.mini.proof import load_oracle, make_cases
+from ssr_encoder.mini.proof_companions import load_companion
 from ssr_encoder.mini.proof_motion import (
     JUMP,
     LINES,
@@ -17,7 +19,6 @@ from ssr_encoder.mini.proof_motion import (
     SHARES,
     draw_clips,
     flicker,
-    load_adapter,
     main,
     movement,
     prove_motion,
@@ -123,7 +124,7 @@ def test_the_command(tmp_path, capsys):
 
 def test_bad_input(tmp_path):
     with pytest.raises(SSRError, match="no motion adapter in"):
-        load_adapter(tmp_path)
+        load_companion(MotionAdapter, tmp_path, "motion adapter", "motion")
     ssr = SSREncoder.from_pretrained("mini", device="cpu")
     with pytest.raises(SSRError, match="at least 2"):
         next(prove_motion(ssr, adapter(), n=1))

@@ -12,7 +12,8 @@ from torch import Tensor
 from ...losses import denoising_loss, snr_weight
 from ..control import edge_map, layout_map
 from ..data import draw
-from ..models import make_controlnet, make_scheduler
+from ..models import make_controlnet
+from ..preview import first_subjects, parts
 from .subject import UNetRecipe, _part
 
 
@@ -132,25 +133,17 @@ class ControlNetRecipe(UNetRecipe):
         example = self._held_out(rows)
         kept = self.encode(example)
         pipe = StableDiffusionControlNetPipeline(
-            vae=self.vae,
-            text_encoder=self.text_encoder,
-            tokenizer=self.tokenizer,
+            **parts(self),
             unet=self.denoiser.unet,
             controlnet=self.trained,
-            scheduler=make_scheduler(),
             safety_checker=None,
-            feature_extractor=None,
             requires_safety_checker=False,
         )
         pipe.set_progress_bar_config(disable=True)
-        subject = self.denoiser.subject
         columns = [example.references[:, 0] / 2 + 0.5]
         prompts = [f"a {self.world.concepts[c]} in the snow" for c in example.target.concept[:, 0].tolist()]
         with self.autocast():
-            query = self.text_encoder(kept["query_ids"][:, 0]).last_hidden_state
-            tokens = subject.aligner(query, list(kept["hidden"][:, 0].to(query.dtype).unbind(1)))[0]
-            blank = subject.aligner(self.blank_query, list(self.blank_image.unbind(1)))[0].expand_as(tokens)
-            pack = subject.key_values(torch.cat([blank, tokens])[:, None]).unflatten(0, (2, -1))
+            pack = first_subjects(self, kept)
             for kind in ("layout", "edges", None):
                 control = torch.zeros_like(columns[0]) if kind is None else _map(kept[kind])
                 pictures = pipe(

@@ -19,7 +19,8 @@ from torch import Tensor
 from ...attention import install
 from ...losses import denoising_loss, snr_weight
 from ..data import draw, pooled_area
-from ..models import MiniConfig, make_motion_adapter, make_scheduler
+from ..models import MiniConfig, make_motion_adapter
+from ..preview import PLACES, first_subjects, parts
 from ..world.motion import FRAMES, animate
 from .base import TrainConfig
 from .subject import UNetRecipe
@@ -184,24 +185,11 @@ class MotionRecipe(UNetRecipe):
         clips = clips or (6 if self.cuda else 2)
         example = self._example(clips, torch.Generator().manual_seed(5), random.Random(5), "holdout")
         kept = super().encode(example)
-        pipe = AnimateDiffPipeline(
-            vae=self.vae,
-            text_encoder=self.text_encoder,
-            tokenizer=self.tokenizer,
-            unet=self.motion,
-            motion_adapter=self.adapter,
-            scheduler=make_scheduler(),
-            feature_extractor=None,
-            image_encoder=None,
-        )
+        pipe = AnimateDiffPipeline(**parts(self), unet=self.motion, motion_adapter=self.adapter, image_encoder=None)
         pipe.set_progress_bar_config(disable=True)
-        places = [p for p in ("snow", "beach", "night") if p in self.world.places] or self.world.places[:3]
-        subject, rows = self.denoiser.subject, []
+        places = [p for p in PLACES if p in self.world.places] or self.world.places[:3]
+        packs, rows = first_subjects(self, kept), []
         for i, concept in enumerate(example.target.concept[:, 0].tolist()):
-            query = self.text_encoder(kept["query_ids"][i : i + 1, 0]).last_hidden_state
-            tokens = subject.aligner(query, list(kept["hidden"][i : i + 1, 0].to(query.dtype).unbind(1)))[0]
-            blank = subject.aligner(self.blank_query, list(self.blank_image.unbind(1)))[0]
-            pack = subject.key_values(torch.cat([blank, tokens])[:, None]).unflatten(0, (2, -1))
             with self.autocast():
                 clip = pipe(
                     f"a {self.world.concepts[concept]} in the {places[i % len(places)]}",
@@ -209,7 +197,7 @@ class MotionRecipe(UNetRecipe):
                     num_inference_steps=steps,
                     guidance_scale=self.subject_config.guidance_scale,
                     output_type="pt",
-                    ip_adapter_image_embeds=[pack],
+                    ip_adapter_image_embeds=[packs[:, i : i + 1]],
                     generator=torch.Generator(self.device).manual_seed(1 + i),
                 ).frames[0]
             at = torch.linspace(0, frames - 1, SHOWN).round().long()
