@@ -9,8 +9,10 @@ if TYPE_CHECKING:
     from .aligner import SubjectConfig, TokenToPatchAligner
     from .attention import SubjectAttnProcessor
     from .checkpoint import load_released
+    from .companions import control_pipeline, controlled_video_pipeline, fit_map, subjects_by_frame, video_pipeline
     from .encoder import SSREncoder
     from .errors import SSRError
+    from .few_step import few_steps
     from .losses import denoising_loss, embedding_consistency_loss, snr_weight
     from .model import SubjectModel
     from .packing import SubjectKeyValues
@@ -28,10 +30,16 @@ _HOMES = {
     "SubjectModel": "model",
     "TokenToPatchAligner": "aligner",
     "__version__": "version",
+    "control_pipeline": "companions",
+    "controlled_video_pipeline": "companions",
     "denoising_loss": "losses",
     "embedding_consistency_loss": "losses",
+    "few_steps": "few_step",
+    "fit_map": "companions",
     "load_released": "checkpoint",
     "snr_weight": "losses",
+    "subjects_by_frame": "companions",
+    "video_pipeline": "companions",
 }
 
 __all__ = [
@@ -44,10 +52,16 @@ __all__ = [
     "SubjectModel",
     "TokenToPatchAligner",
     "__version__",
+    "control_pipeline",
+    "controlled_video_pipeline",
     "denoising_loss",
     "embedding_consistency_loss",
+    "few_steps",
+    "fit_map",
     "load_released",
     "snr_weight",
+    "subjects_by_frame",
+    "video_pipeline",
 ]
 
 

@@ -34,7 +34,7 @@ class SubjectProjection(nn.Module):
     def forward(self, image_embeds: list[Tensor]) -> list[SubjectRows]:
         if not image_embeds:
             return []
-        *packs, progress = image_embeds
+        *packs, progress, latents = image_embeds
         if len(packs) not in (1, 2) or any(pack.ndim != 4 for pack in packs):
             raise SSRError(
                 "this UNet expects the subjects' pack in ip_adapter_image_embeds; make it with conditioning(subjects)"
@@ -46,22 +46,26 @@ class SubjectProjection(nn.Module):
                     f"the subjects' pack has {pack.shape[-1]} columns, this UNet needs {self.widths[0]}; make it with "
                     "conditioning(subjects) of the encoder that is installed"
                 )
-            if pack.shape[1] > 1 and len(pack) > 2:
-                # Pipelines copy guidance rows once a prompt; where prompts have rows of their own that is surplus.
-                pack = pack[:: len(pack) - 1]
+            if len(pack) * pack.shape[1] > latents and pack.shape[1] > 1:
+                # Pipelines copy rows once a prompt; where prompts have rows of their own that is surplus. What is not
+                # is one negative and one positive row, or without guidance (as many latents as prompts) one.
+                pack = pack[:: len(pack) - 1] if latents >= 2 * pack.shape[1] else pack[:1]
             rows.append(SubjectRows(pack.flatten(0, 1), progress))
         return rows
 
 
 def _provide(unet: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-    """Forward pre-hook of the UNet: no subjects is a valid call, and processors need to know how far along it is."""
+    """Forward pre-hook of the UNet: no subjects is a valid call, and what stands in its slot needs to know how far
+    along it is and how many latents there are."""
     timestep = args[1] if len(args) > 1 else kwargs["timestep"]
     if not torch.is_tensor(timestep):
         timestep = torch.tensor(timestep)
     added = dict(kwargs.get("added_cond_kwargs") or {})
     packs = [pack for pack in added.get("image_embeds") or [] if pack is not None]
     progress = 1 - timestep.flatten()[0].float() / NUM_TRAIN_TIMESTEPS
-    added["image_embeds"] = [*packs, progress] if packs else []
+    sample = args[0] if args else kwargs["sample"]
+    latents = len(sample) * (sample.shape[2] if sample.ndim == 5 else 1)  # a video's frames count each
+    added["image_embeds"] = [*packs, progress, latents] if packs else []
     return args, {**kwargs, "added_cond_kwargs": added}
 
 

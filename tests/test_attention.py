@@ -251,6 +251,17 @@ def test_prompts_may_have_subjects_of_their_own(installed, subject_model):
         torch.testing.assert_close(together[i : i + 1], one, atol=1e-5, rtol=0)
 
 
+def test_prompts_may_have_subjects_of_their_own_without_guidance(installed, subject_model):
+    for n in (2, 3):
+        latents, text, tokens = torch.randn(n, 4, 16, 16), torch.randn(n, 12, D), torch.randn(n, 2, T, D)
+        pack = subject_model.key_values(tokens, 0.8)
+        copied = pack[None].expand(n, -1, -1, -1)  # as pipelines do it for n prompts
+        together = installed(latents, 500, text, added_cond_kwargs={"image_embeds": [copied]}).sample
+        for i in range(n):
+            one = run(installed, (latents[i : i + 1], text[i : i + 1], None), pack[i : i + 1])
+            torch.testing.assert_close(together[i : i + 1], one, atol=1e-5, rtol=0)
+
+
 def test_packs_that_do_not_fit(installed, subject_model, given):
     pack = subject_model.key_values(given[2], 0.8)
     with pytest.raises(SSRError, match="columns"):

@@ -22,6 +22,7 @@ examples:
   ssr generate --subject "pets.jpg::cat" --subject "hats.jpg::red hat::0.7" --prompt "a cat wearing a red hat"
   ssr generate cat.safetensors --scale 0.8 --prompt "a cat at night"      (a file from `ssr encode`)
   ssr generate pets.jpg --query cat --prompt "a cat on the beach" --control layout.png
+  ssr generate pets.jpg --query cat --prompt "a cat on the beach" --few-steps
   ssr generate pets.jpg --query cat --prompt "a cat on the beach" --frames 16 -o cat.gif      (or .webp, .mp4)
 
 Picture i of a prompt has the seed SEED + i, alone or among others, so that any one can be made again.
@@ -64,6 +65,7 @@ def add_parser(subparsers):
         metavar="SCALE",
         help="how strictly to follow the prompt; 1 turns guidance off (default the model's)",
     )
+    options.add_few_steps(group)
     add_companions(parser)
     options.add_model(parser)
     parser.add_argument(
@@ -103,6 +105,7 @@ def run(args) -> None:
             raise SSRError('the prompt is empty; say what to generate, e.g. --prompt "a cat in the snow"')
     from ..video import FPS, SUFFIXES, clip_bytes
 
+    options.check_few_steps(args)
     _check_companions(args, SUFFIXES)
     fps = args.fps or FPS
     seed = secrets.randbelow(2**32) if args.seed is None else args.seed
@@ -124,25 +127,27 @@ def run(args) -> None:
         for prompt in args.prompt:
             _check_length(args, ssr.tokenizer, prompt)
         start("loading the base model")
-        pipe, more = _pipeline(args, ssr, layout)
-        pipe.set_progress_bar_config(disable=True)
-        from ..pipeline import MAX_BATCH
+        with options.few_steps(ssr, args) as settings:
+            if args.guidance_scale is not None:
+                settings["guidance_scale"] = args.guidance_scale
+            steps = args.steps or settings.get("num_inference_steps") or (CLIP_STEPS if args.frames else STEPS)
+            pipe, more = _pipeline(args, ssr, layout)
+            pipe.set_progress_bar_config(disable=True)
+            from ..pipeline import MAX_BATCH
 
-        batches = len(jobs) if more else math.ceil(len(jobs) / MAX_BATCH)  # maps and clips go one by one
-        steps = args.steps or (CLIP_STEPS if args.frames else STEPS)
-        advance = start("generating", total=steps * batches)
-        made = ssr.generate(
-            args.prompt,
-            subjects,
-            pipe=pipe,
-            negative_prompt=args.negative_prompt,
-            num_inference_steps=steps,
-            guidance_scale=args.guidance_scale,
-            num_images=args.num_images,
-            seed=seed,
-            callback_on_step_end=lambda pipe, step, timestep, tensors: advance() or tensors,
-            **more,
-        )
+            batches = len(jobs) if more else math.ceil(len(jobs) / MAX_BATCH)  # maps and clips go one by one
+            advance = start("generating", total=steps * batches)
+            made = ssr.generate(
+                args.prompt,
+                subjects,
+                pipe=pipe,
+                negative_prompt=args.negative_prompt,
+                num_images=args.num_images,
+                seed=seed,
+                callback_on_step_end=lambda pipe, step, timestep, tensors: advance() or tensors,
+                **(settings | {"num_inference_steps": steps}),
+                **more,
+            )
     if args.frames:
         paths = files.write(made, lambda frames, suffix: clip_bytes(frames, suffix, fps))
     else:
@@ -185,6 +190,8 @@ def _check_companions(args, clips: tuple[str, ...]) -> None:
         if getattr(args, option) is not None and getattr(args, needed) is None:
             given = f"--{option.replace('_', '-')}"
             raise SSRError(f"{given} says something about --{needed}, which is missing; give it, or leave {given} out")
+    if args.few_steps and args.frames:
+        raise SSRError("--few-steps and --frames do not go together, as the LoRA is for still pictures; leave one out")
     from ..companions import check_place
     from ..extras import need
 

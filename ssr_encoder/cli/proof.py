@@ -21,6 +21,7 @@ lines:
 examples:
   ssr proof                                     all lines, 300 cases each: an hour on two CPU cores, minutes on a GPU
   ssr proof -n 50 --lines text,composed         a quick look
+  ssr proof --few-steps                         the same in 8 steps, by the distilled LoRA
   ssr proof --device cuda --batch 64 -o proof-1
 
 Each case is a scene with the subject and one or two others, and a prompt that puts the subject into a new place. A
@@ -47,7 +48,8 @@ def add_parser(subparsers):
         epilog=EPILOG,
     )
     parser.add_argument("-n", type=options.whole(1, 100_000), default=300, help="cases a line (default 300)")
-    parser.add_argument("--steps", type=options.steps, default=20, metavar="N", help="denoising steps (default 20)")
+    parser.add_argument("--steps", type=options.steps, metavar="N", help="denoising steps (default 20)")
+    options.add_few_steps(parser)
     parser.add_argument("--seed", type=options.whole(0, 2**62), default=0, help="of cases and noise (default 0)")
     parser.add_argument("--lines", type=lines, default=LINES, metavar="A,B", help="which lines (default all)")
     parser.add_argument(
@@ -63,6 +65,7 @@ def add_parser(subparsers):
 
 def run(args) -> None:
     folder = check_own_folder(args.output, "proof.json")
+    options.check_few_steps(args)
     with progress(args) as start:
         ssr = load_encoder(args, start)
         from ..mini import proof_report
@@ -71,11 +74,15 @@ def run(args) -> None:
         start("judging the judge")
         judge = judge_accuracy(ssr.device, args.n)
         batch = args.batch or (8 if ssr.device.type == "cpu" else 64)
-        pictures = start(
-            f"{args.n} cases of {len(args.lines)} lines", count_steps(args.n, args.steps, args.lines, batch)
-        )
-        results = list(prove(ssr, args.n, args.steps, args.seed, args.lines, batch, pictures))
-        proof = proof_report.record(ssr, results, judge, args.model, args.n, args.steps, args.seed)
+        with options.few_steps(ssr, args) as settings:
+            steps = args.steps or settings.get("num_inference_steps", 20)
+            guidance_scale = settings.get("guidance_scale")
+            pictures = start(
+                f"{args.n} cases of {len(args.lines)} lines", count_steps(args.n, steps, args.lines, batch)
+            )
+            results = list(prove(ssr, args.n, steps, args.seed, args.lines, batch, pictures, guidance_scale))
+        few = (args.few_step_lora or "own") if args.few_steps else None
+        proof = proof_report.record(ssr, results, judge, args.model, args.n, steps, args.seed, guidance_scale, few)
         start("writing the page")
         page = proof_report.proof_page(proof, results, ssr.config.point_radius)
     with whole_folder(folder) as temporary:

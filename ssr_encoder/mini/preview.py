@@ -16,7 +16,7 @@ PLACES = ("snow", "beach", "night")
 
 
 @torch.no_grad()
-def preview(recipe, rows: int = 0, steps: int = 0, guidance_scale: float = 3.0) -> tuple[Tensor, int]:
+def preview(recipe, rows: int = 0, steps: int = 0, guidance_scale: float = 3.0, scheduler=None) -> tuple[Tensor, int]:
     """Each row: reference, the asked-for subject cut out, the subject in new scenes, and the same prompt with no
     subject. Returns pictures (rows * columns, 3, H, W) in [0, 1] and the number of columns."""
     rows, steps = rows or (12 if recipe.cuda else 2), steps or (20 if recipe.cuda else 8)
@@ -28,6 +28,7 @@ def preview(recipe, rows: int = 0, steps: int = 0, guidance_scale: float = 3.0) 
     pipe = StableDiffusionPipeline(
         **parts(recipe), unet=recipe.denoiser.unet, safety_checker=None, requires_safety_checker=False
     )
+    pipe.scheduler = scheduler or pipe.scheduler
     pipe.set_progress_bar_config(disable=True)
     places = [p for p in PLACES if p in recipe.world.places] or recipe.world.places[:3]
     columns = [example.references[:, 0] / 2 + 0.5]
@@ -42,7 +43,7 @@ def preview(recipe, rows: int = 0, steps: int = 0, guidance_scale: float = 3.0) 
                 num_inference_steps=steps,
                 guidance_scale=guidance_scale,
                 output_type="pt",
-                ip_adapter_image_embeds=None if given is None else [given],
+                ip_adapter_image_embeds=None if given is None else [given if guidance_scale > 1 else given[1:]],
                 generator=torch.Generator(recipe.device).manual_seed(1),
             ).images
             columns.append(pictures.float())

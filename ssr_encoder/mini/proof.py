@@ -210,6 +210,7 @@ def prove(
     lines: tuple[str, ...] = LINES,
     batch: int = 16,
     on_step: Callable[[], None] = lambda: None,
+    guidance_scale: float | None = None,
 ) -> Iterator[dict]:
     """Run the proof; yields one result a line: its figures, the same at scale 0, and the cases with their verdicts.
 
@@ -227,10 +228,10 @@ def prove(
         begin = time.monotonic()
         cases = make_cases(world, line, n, seed)
         subjects = [[ssr.encode(r, **q) for r, q in zip(c.references, c.queries, strict=True)] for c in cases]
-        pictures = make_pictures(ssr, cases, subjects, steps, seed, batch, on_step)
+        pictures = make_pictures(ssr, cases, subjects, steps, seed, batch, on_step, guidance_scale=guidance_scale)
         verdicts = [judge(p, c) for p, c in zip(pictures, cases, strict=True)]
         if _group(line) not in without:  # the same prompts and noise: once for text, mask, box and point
-            plain = make_pictures(ssr, cases, None, steps, seed, batch, on_step)
+            plain = make_pictures(ssr, cases, None, steps, seed, batch, on_step, guidance_scale=guidance_scale)
             without[_group(line)] = [judge(p, c) for p, c in zip(plain, cases, strict=True)]
         count = len(cases[0].concepts)
         fresh = [v for v, c in zip(verdicts, cases, strict=True) if c.new_drawing]

@@ -26,14 +26,18 @@ def make_pictures(
     on_step: Callable[[], None] = lambda: None,
     pipe=None,
     images: Tensor | None = None,
+    guidance_scale: float | None = None,
 ) -> Iterator[Tensor]:
     """Pictures (3, H, W) in [0, 1] of the cases, in batches of prompts with subjects of their own.
 
     Args:
         pipe: any stock pipeline that the encoder is installed in; default its own.
         images: (n, 3, H, W), a picture a case that the pipeline starts from, such as a ControlNet's maps.
+        guidance_scale: default the encoder's.
     """
     pipe = pipe or ssr.pipe
+    guidance_scale = ssr.config.guidance_scale if guidance_scale is None else guidance_scale
+    halves = ("unconditional_tokens", "tokens") if guidance_scale > 1 else ("tokens",)
     pipe.set_progress_bar_config(disable=True)
 
     def after_step(pipe, step, timestep, tensors):
@@ -45,14 +49,14 @@ def make_pictures(
         embeds = None
         if subjects is not None:
             mine = subjects[start : start + batch]
-            rows = [[s.unconditional_tokens for s in row] for row in mine] + [[s.tokens for s in row] for row in mine]
+            rows = [[getattr(s, half) for s in row] for half in halves for row in mine]
             tokens = torch.stack([torch.stack(row) for row in rows]).to(ssr.device, ssr.dtype)
-            embeds = [ssr.model.key_values(tokens, ssr.config.subject_scale).unflatten(0, (2, -1))]
+            embeds = [ssr.model.key_values(tokens, ssr.config.subject_scale).unflatten(0, (len(halves), -1))]
         pictures = pipe(
             [case.prompt for case in part],
             **({} if images is None else {"image": images[start : start + batch].to(ssr.device)}),
             num_inference_steps=steps,
-            guidance_scale=ssr.config.guidance_scale,
+            guidance_scale=guidance_scale,
             ip_adapter_image_embeds=embeds,
             generator=[torch.Generator("cpu").manual_seed(seed + start + i) for i in range(len(part))],
             output_type="pt",

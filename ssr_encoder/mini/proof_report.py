@@ -38,8 +38,19 @@ ASKED = {
 EXAMPLES = 6  # best, median and worst cases of each line on the page
 
 
-def record(ssr: SSREncoder, results: list[dict], judge: dict, model: str, n: int, steps: int, seed: int) -> dict:
-    """Everything that a later reader needs to compare, as JSON values. Shares are in [0, 1]."""
+def record(
+    ssr: SSREncoder,
+    results: list[dict],
+    judge: dict,
+    model: str,
+    n: int,
+    steps: int,
+    seed: int,
+    guidance_scale: float | None = None,
+    few_steps: str | None = None,
+) -> dict:
+    """Everything that a later reader needs to compare, as JSON values. Shares are in [0, 1]. ``few_steps``: whose LoRA
+    was used ("own", or a place)."""
     return {
         "format": FORMAT,
         "made": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -54,7 +65,8 @@ def record(ssr: SSREncoder, results: list[dict], judge: dict, model: str, n: int
         "n": n,
         "steps": steps,
         "subject_scale": ssr.config.subject_scale,
-        "guidance_scale": ssr.config.guidance_scale,
+        "guidance_scale": ssr.config.guidance_scale if guidance_scale is None else guidance_scale,
+        "few_steps": few_steps,
         "judge": judge,
         "lines": {
             result["line"]: {

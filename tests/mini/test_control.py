@@ -9,31 +9,17 @@ import torch
 from diffusers import ControlNetModel
 from PIL import Image, ImageDraw
 from safetensors.torch import load_file
+from small import SMALL, random_weights
 
 from ssr_encoder.errors import SSRError
 from ssr_encoder.mini.control import control_map, edge_map, layout_map
 from ssr_encoder.mini.data import Ring
-from ssr_encoder.mini.models import (
-    MiniConfig,
-    make_controlnet,
-    make_image_encoder,
-    make_text_encoder,
-    make_tokenizer,
-    make_unet,
-    make_vae,
-    weights_dir,
-)
+from ssr_encoder.mini.models import make_controlnet, make_unet
 from ssr_encoder.mini.recipes import RECIPES
 from ssr_encoder.mini.recipes.base import TrainConfig
 from ssr_encoder.mini.recipes.controlnet import start_from
-from ssr_encoder.mini.world import caption_words, load_world
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-SMALL = MiniConfig(
-    vae_channels=[16, 16, 32], text_width=32, text_layers=1, vision_width=32, vision_layers=2, patch_size=16, heads=2,
-    unet_channels=[32, 32, 64], unet_heads=[2, 2, 2], hidden_layers=[1, 2], aligner_heads=2, aligner_head_dim=16,
-)  # fmt: skip
 
 
 def disc(colour, ground, size: int = 64) -> torch.Tensor:
@@ -110,17 +96,7 @@ def test_what_is_no_map_is_refused(tmp_path):
 # -- the recipe
 @pytest.fixture(scope="module")
 def earlier(tmp_path_factory) -> Path:
-    """The frozen parts of the earlier stages, with random weights, in the small sizes."""
-    folder = tmp_path_factory.mktemp("weights")
-    (folder / "world.json").write_text((weights_dir() / "world.json").read_text())
-    torch.manual_seed(0)
-    tokenizer = make_tokenizer(caption_words(load_world("cpu", folder)), SMALL.text_length)
-    tokenizer.save_pretrained(folder / "tokenizer")
-    make_vae(SMALL).save_pretrained(folder / "vae")
-    make_text_encoder(SMALL, tokenizer).save_pretrained(folder / "text_encoder")
-    make_image_encoder(SMALL).save_pretrained(folder / "image_encoder")
-    make_unet(SMALL).save_pretrained(folder / "unet")
-    return folder
+    return random_weights(tmp_path_factory.mktemp("weights"))
 
 
 def recipe(weights: Path, **train):

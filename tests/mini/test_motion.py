@@ -6,19 +6,15 @@ import pytest
 import torch
 from diffusers import MotionAdapter
 from safetensors.torch import load_file
+from small import SMALL
 
 from ssr_encoder.mini.data import Ring
-from ssr_encoder.mini.models import MiniConfig
 from ssr_encoder.mini.recipes import RECIPES
 from ssr_encoder.mini.recipes.base import TrainConfig, plain_attention
 from ssr_encoder.mini.recipes.motion import SHOWN, motion_modules
 from ssr_encoder.mini.train import parse
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-SMALL = MiniConfig(
-    vae_channels=[16, 16, 32], text_width=32, text_layers=1, vision_width=32, vision_layers=2, patch_size=16, heads=2,
-    unet_channels=[32, 32, 64], unet_heads=[2, 2, 2], hidden_layers=[1, 2], aligner_heads=2, aligner_head_dim=16,
-)  # fmt: skip
 
 
 def make(stage: str, weights: Path, **train):

@@ -150,6 +150,10 @@ def test_pictures_are_those_that_a_user_gets(world):
         mine = torch.from_numpy(np.array(mine)).permute(2, 0, 1) / 255
         assert (mine - with_subject[i]).abs().max() < 3 / 255
     assert (without[0] - with_subject[0]).abs().max() > 5 / 255, "the subject acts"
+    unguided = list(make_pictures(ssr, cases, subjects, steps=2, seed=11, guidance_scale=1.0))
+    (mine,) = ssr.generate(cases[2].prompt, subjects[2], num_inference_steps=2, seed=13, guidance_scale=1.0)
+    mine = torch.from_numpy(np.array(mine)).permute(2, 0, 1) / 255
+    assert (mine - unguided[2]).abs().max() < 3 / 255 and (mine - with_subject[2]).abs().max() > 5 / 255
 
 
 def test_proof(tmp_path, capsys, monkeypatch):

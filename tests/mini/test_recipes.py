@@ -5,19 +5,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from small import SMALL
 
 from ssr_encoder.errors import SSRError
 from ssr_encoder.mini.data import Ring, draw, random_queries
-from ssr_encoder.mini.models import MiniConfig, make_tokenizer
+from ssr_encoder.mini.models import make_tokenizer
 from ssr_encoder.mini.recipes import RECIPES
 from ssr_encoder.mini.recipes.base import TrainConfig
 from ssr_encoder.mini.train import parse, seconds
 from ssr_encoder.mini.world import World, caption_words
 
-SMALL = MiniConfig(
-    vae_channels=[16, 16, 32], text_width=32, text_layers=1, vision_width=32, vision_layers=2, patch_size=16, heads=2,
-    unet_channels=[32, 32, 64], unet_heads=[2, 2, 2], hidden_layers=[1, 2], aligner_heads=2, aligner_head_dim=16,
-)  # fmt: skip
 CPU = torch.device("cpu")
 
 
@@ -95,6 +92,16 @@ def test_signals_that_need_no_sampling(earlier):
         figures
     )
     assert 0 < figures["attention_in_mask"] < 1
+
+
+def test_noisy_timesteps_come_more_often_and_a_batch_is_spread(earlier):
+    stage = recipe("unet", earlier)
+    drawn = torch.stack([stage._timesteps(8) for _ in range(200)]).sort(1).values
+    assert drawn.min() >= 0 and drawn.max() <= 999
+    shares = (drawn[:, :, None] < torch.tensor([250, 500, 750])).float().mean((0, 1))
+    assert shares.tolist() == pytest.approx([1 / 16, 1 / 4, 9 / 16], abs=0.03)
+    edges = 1000 * (torch.arange(9) / 8) ** 0.5  # one timestep from each eighth of the distribution
+    assert ((drawn >= edges[:-1] - 1) & (drawn <= edges[1:])).all()
 
 
 def test_averaged_weights_are_put_back(earlier):

@@ -4,6 +4,7 @@ from .captioner import CaptionerRecipe
 from .clip import CLIPRecipe
 from .controlnet import ControlNetRecipe
 from .dino import DINORecipe
+from .few_step import FewStepRecipe
 from .motion import MotionRecipe
 from .oracle import OracleRecipe
 from .subject import SSRRecipe, UNetRecipe
@@ -19,6 +20,7 @@ RECIPES = {
         DINORecipe,
         UNetRecipe,
         SSRRecipe,
+        FewStepRecipe,
         ControlNetRecipe,
         MotionRecipe,
     )

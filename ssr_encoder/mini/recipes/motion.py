@@ -39,7 +39,7 @@ class MotionRecipe(UNetRecipe):
     fresh = {"cpu": 0.25, "cuda": 0.25}
     conditions = (0.6, 0.1, 0.2, 0.1)
     train_base = False
-    noisier = 0.6  # timesteps are 1000 * u ** noisier: what moves where is decided in the noisy ones
+    noisier = 0.6  # what moves where is decided in the noisy ones
     short = 0.5  # share of the steps that see 8 to 12 frames from anywhere in the clip: cheaper, and other lengths work
 
     def __init__(self, config: MiniConfig, train: TrainConfig, device: torch.device, weights: Path):
@@ -111,9 +111,7 @@ class MotionRecipe(UNetRecipe):
             count = self.rng.randint(FRAMES // 2, FRAMES * 3 // 4)
             start = self.rng.randint(0, FRAMES - count)
             batch = batch | {name: batch[name][:, start : start + count] for name in ("latents", "area")}
-        u = torch.rand(len(batch["latents"]), device=self.device, generator=self.generator)
-        timesteps = (len(self.alphas) * u**self.noisier).long().clamp_max(len(self.alphas) - 1)
-        return self._noised(super()._conditions(batch), batch["latents"].float(), timesteps, self.generator)
+        return super()._conditions(batch)
 
     def _noised(self, batch: dict, latents: Tensor, timesteps: Tensor, generator: torch.Generator) -> dict:
         """A batch of the parent's with other timesteps (n,) and noise."""

@@ -48,6 +48,12 @@ class UNetRecipe(Recipe):
     subject_pixels = 5.0  # how much more the latents under subjects weigh
     # What a sample is conditioned on: text and subject, subject alone, text alone, nothing.
     conditions = (0.6, 0.15, 0.15, 0.1)
+    # Timesteps are 1000 * u ** noisier. The right identity instead of another lowers the error inside the subject by .6
+    # at timestep 950, by .04 at 550, by .01 at 250 (after 1,365 k samples of even ones): noisy ones come more often.
+    noisier = 0.5
+    second = (
+        0.7  # share of the examples of two subjects in which the second one has its reference too, not only its word
+    )
     reference_is_target = 0.0
     train_base = True
 
@@ -195,8 +201,7 @@ class UNetRecipe(Recipe):
         weights, with_text = random_queries(
             masks, batch["enough"].flatten(), self.config.grid, self.subject_config.point_radius, self.generator
         )
-        # The second subject comes along in most of the examples that show two.
-        second = batch["two"] & (torch.rand(n, device=device, generator=self.generator) < 0.8)
+        second = batch["two"] & (torch.rand(n, device=device, generator=self.generator) < self.second)
         scale = torch.stack([has_subject, has_subject & second], 1).float()
         # A dropped subject is, half of the time, the unconditional one of guidance: empty query, zero picture.
         blank = ~has_subject & (torch.rand(n, device=device, generator=self.generator) < 0.5)
@@ -214,21 +219,29 @@ class UNetRecipe(Recipe):
             asked[:, :, None, None], query_embeds, self.blank_query[:, None].to(query_embeds.dtype)
         )
         prompt_embeds = torch.where(has_text[:, None, None], prompt_embeds, self.blank_query.to(prompt_embeds.dtype))
-        latents = batch["latents"].float()
-        noise = torch.randn(latents.shape, device=device, generator=self.generator)
-        timesteps = torch.randint(0, len(self.alphas), (n,), device=device, generator=self.generator)
         model = {
-            "noisy": self.scheduler.add_noise(latents, noise, timesteps),
-            "timesteps": timesteps,
             "prompt_embeds": prompt_embeds,
             "query_embeds": query_embeds,
             "hidden": hidden,
             "weights": weights,
             "scale": scale,
         }
-        target = self.scheduler.get_velocity(latents, noise, timesteps)
-        pixel_weight = 1 + (self.subject_pixels - 1) * batch["area"].float()
-        return {"model": model, "target": target, "asked": asked & (scale > 0), "pixel_weight": pixel_weight}
+        latents = batch["latents"].float()
+        timesteps = self._timesteps(n)
+        noise = torch.randn(latents.shape, device=device, generator=self.generator)
+        model |= {"noisy": self.scheduler.add_noise(latents, noise, timesteps), "timesteps": timesteps}
+        return {
+            "model": model,
+            "target": self.scheduler.get_velocity(latents, noise, timesteps),
+            "asked": asked & (scale > 0),
+            "pixel_weight": 1 + (self.subject_pixels - 1) * batch["area"].float(),
+        }
+
+    def _timesteps(self, n: int) -> Tensor:
+        """(n,), one from each n-th of the distribution, in random order: batches differ less than by free draws."""
+        order = torch.randperm(n, device=self.device, generator=self.generator)
+        u = (order + torch.rand(n, device=self.device, generator=self.generator)) / n
+        return (len(self.alphas) * u**self.noisier).long().clamp_max(len(self.alphas) - 1)
 
     def _denoise_eager(self, noisy, timesteps, prompt_embeds, query_embeds, hidden, weights, scale):
         pack, scale_embeds, attention = self.denoiser.subject(

@@ -1,0 +1,129 @@
+"""The recipe that distils the embedded model: what it teaches, and that only the LoRA learns it."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import DDIMScheduler
+from small import SMALL, random_weights
+
+from ssr_encoder.few_step import FEW_STEPS, FILE, FOLDER, few_step_scheduler
+from ssr_encoder.mini.data import Ring
+from ssr_encoder.mini.models import make_scheduler
+from ssr_encoder.mini.recipes import RECIPES
+from ssr_encoder.mini.recipes.base import TrainConfig
+
+pytest.importorskip("peft")
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def earlier(tmp_path_factory) -> Path:
+    return random_weights(tmp_path_factory.mktemp("weights"))
+
+
+def recipe(weights: Path, **train):
+    torch.manual_seed(0)
+    train = TrainConfig(**{"batch_size": 4, "max_steps": 3, "warmup": 1, "learning_rate": 1e-2, **train})
+    made = RECIPES["few_step"](SMALL, train, torch.device("cpu"), weights)
+    made.ring = Ring(8)
+    return made
+
+
+@pytest.fixture
+def fresh(earlier):
+    return recipe(earlier)
+
+
+def level(recipe, timesteps):
+    alphas = recipe.alphas[timesteps].view(-1, 1, 1, 1)
+    return alphas.sqrt(), (1 - alphas).sqrt()
+
+
+def ddim_step(velocity, timestep: int, latents):
+    """By the stock scheduler that the few-step pipeline gets."""
+    scheduler = few_step_scheduler(make_scheduler())
+    assert isinstance(scheduler, DDIMScheduler)
+    scheduler.set_timesteps(FEW_STEPS)
+    return scheduler.step(velocity, timestep, latents).prev_sample
+
+
+def test_the_target_is_guided(fresh, monkeypatch):
+    """Two models that each know one picture: whatever the noise, the guided one ends at their extrapolation."""
+    wanted, given = torch.randn(2, 1, 4, 8, 8)
+
+    def velocity(noisy, timesteps, prompts, packs):
+        clean = torch.cat([wanted.expand(len(noisy) // 2, -1, -1, -1), given.expand(len(noisy) // 2, -1, -1, -1)])
+        alpha, sigma = level(fresh, timesteps)
+        return (alpha * noisy - clean) / sigma
+
+    monkeypatch.setattr(fresh, "_velocity", velocity)
+    timesteps = torch.tensor([999, 624, 124])
+    noisy = torch.randn(3, 4, 8, 8)
+    target = fresh._teach(noisy, timesteps, None, None)
+    alpha, sigma = level(fresh, timesteps)
+    expected = (wanted + 3.0 * (given - wanted)).expand(3, -1, -1, -1)
+    torch.testing.assert_close(alpha * noisy - sigma * target, expected, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("timestep", [874, 624, 374])
+def test_one_step_by_the_target_goes_where_the_flow_goes(fresh, monkeypatch, timestep):
+    """Pictures of independent Gaussian pixels: the probability flow is known, and plain DDIM steps miss it by far."""
+    spread = 0.3
+
+    def velocity(noisy, timesteps, prompts, packs):
+        alpha, sigma = level(fresh, timesteps)
+        clean = alpha * spread**2 / (alpha**2 * spread**2 + sigma**2) * noisy
+        return (alpha * noisy - clean) / sigma
+
+    monkeypatch.setattr(fresh, "_velocity", velocity)
+    ends = timestep - 1000 // FEW_STEPS
+    noisy, t = torch.randn(1, 4, 8, 8), torch.tensor([timestep])
+    spreads = [(a**2 * spread**2 + s**2).sqrt() for a, s in (level(fresh, t), level(fresh, torch.tensor([ends])))]
+    exact = noisy * spreads[1] / spreads[0]
+    taught = ddim_step(fresh._teach(noisy, t, None, None), timestep, noisy)
+    plain = ddim_step(velocity(noisy, t, None, None), timestep, noisy)
+    assert (taught - exact).abs().max() < 0.3 * (plain - exact).abs().max()
+
+
+def test_steps_begin_where_the_scheduler_stops(fresh):
+    scheduler = few_step_scheduler(make_scheduler())
+    scheduler.set_timesteps(FEW_STEPS)
+    drawn = fresh._timesteps(4000)
+    assert set(drawn.tolist()) == set(scheduler.timesteps.tolist())
+    assert (drawn > 500).float().mean() > 0.6, "noisy ones prevail"
+
+
+def test_the_lora_learns_alone(earlier, tmp_path):
+    made = recipe(earlier)
+    before = {k: v.clone() for k, v in made.denoiser.state_dict().items()}
+    state = made.generator.get_state()
+    figures = made.evaluate(4)
+    assert figures["loss_student"] == figures["loss_untaught"] > 0, "it begins as the base model"
+    assert made.evaluate(4) == figures and torch.equal(made.generator.get_state(), state)
+    list(made.run())
+    changed = {k for k, v in made.denoiser.state_dict().items() if not torch.equal(v, before[k])}
+    assert changed == {k for k in before if "lora_" in k}
+    after = made.evaluate(4)
+    assert after["loss_untaught"] == figures["loss_untaught"] != after["loss_student"]
+
+    made.save(tmp_path)
+    assert (tmp_path / FOLDER / FILE).is_file()
+    (earlier / FOLDER).mkdir()
+    (earlier / FOLDER / FILE).write_bytes((tmp_path / FOLDER / FILE).read_bytes())
+    again = recipe(earlier)
+    averaged = {k: v.half().float() for k, v in zip(lora_names(made), made.ema.shadow_params, strict=True)}
+    for name, value in averaged.items():
+        torch.testing.assert_close(dict(again.denoiser.named_parameters())[name], value, atol=1e-6, rtol=0)
+
+
+def lora_names(made) -> list[str]:
+    return [name for name, parameter in made.denoiser.named_parameters() if parameter.requires_grad]
+
+
+def test_students_see_no_unconditional_rows(fresh):
+    batch = fresh._batch()
+    assert batch["model"]["pack"].shape[0] == len(batch["model"]["noisy"]) == 4
+    assert batch["target"].shape == batch["model"]["noisy"].shape and batch["target"].isfinite().all()
+    loss, _ = fresh._loss_of(batch)
+    assert loss.requires_grad and loss > 0
