@@ -40,7 +40,7 @@ def few_steps(ssr: SSREncoder, lora: str | os.PathLike | None = None) -> Iterato
             UNet.
     """
     need("peft", "lora")
-    where = _place(ssr, lora)
+    where = _place(ssr, None if lora is None else str(lora))
     pipe = ssr.pipe
     others, scheduler = pipe.get_active_adapters() if hasattr(pipe.unet, "peft_config") else [], pipe.scheduler
     try:
@@ -71,16 +71,22 @@ def few_step_scheduler(scheduler):
     return DDIMScheduler.from_config(scheduler.config, **settings)
 
 
-def _place(ssr: SSREncoder, lora) -> str:
-    if lora is not None:
-        lora = str(lora)
-        if not os.path.exists(lora) and (lora.count("/") != 1 or lora.startswith((".", "/"))):
-            raise SSRError(f"LoRA {lora!r} is not there; give a folder, a file or a hub id like name/model")
-        return lora
+def check_lora(lora: str | None) -> None:
+    """Refuse a path to a LoRA that is not there; costs nothing, hub ids are not looked up.
+
+    Raises:
+        SSRError: names the path.
+    """
+    if lora is not None and not os.path.exists(lora) and (lora.count("/") != 1 or lora.startswith((".", "/"))):
+        raise SSRError(f"LoRA {lora!r} is not there; give a folder, a file or a hub id like name/model")
+
+
+def _place(ssr: SSREncoder, lora: str | None) -> str:
+    check_lora(lora)
     own = Path(ssr.base or "") / FOLDER
-    if not ssr.base or not (own / FILE).is_file():
+    if lora is None and not (ssr.base and (own / FILE).is_file()):
         raise SSRError(
             f"base model {ssr.base or 'given'} has no few-step LoRA of its own ({FOLDER}/); give one with "
             "--few-step-lora (in Python: lora=)"
         )
-    return str(own)
+    return str(own) if lora is None else lora

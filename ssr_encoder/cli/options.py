@@ -129,8 +129,11 @@ def check_few_steps(args) -> None:
     """What can be known of ``--few-steps`` before a model is loaded.
 
     Raises:
-        SSRError: a LoRA for nothing, or peft is missing.
+        SSRError: a LoRA for nothing or from nowhere, or peft is missing.
     """
+    from ..few_step import check_lora
+
+    check_lora(args.few_step_lora)
     if args.few_step_lora is not None and not args.few_steps:
         raise SSRError("--few-step-lora says something about --few-steps, which is missing; give it as well")
     if args.few_steps:

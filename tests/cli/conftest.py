@@ -10,9 +10,10 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import peft
 import pytest
 import torch
-from diffusers import ControlNetModel, UNet2DConditionModel
+from diffusers import ControlNetModel, StableDiffusionPipeline, UNet2DConditionModel
 from PIL import Image
 
 from ssr_encoder.checkpoint import RELEASED, released_names, save_model, sd15_config
@@ -62,7 +63,8 @@ def model(tmp_path_factory) -> str:
 
 @pytest.fixture(scope="session")
 def companions(model, tmp_path_factory) -> str:
-    """The same model with a ControlNet and a motion adapter (of up to 32 frames) beside it, with random weights."""
+    """The same model with a ControlNet, a motion adapter (of up to 32 frames) and a few-step LoRA beside it, with
+    random weights."""
     folder = shutil.copytree(model, tmp_path_factory.mktemp("companions") / "model")
     torch.manual_seed(1)
     unet = UNet2DConditionModel.from_pretrained(folder / "unet")
@@ -73,6 +75,9 @@ def companions(model, tmp_path_factory) -> str:
     controlnet.save_pretrained(folder / "controlnet")
     config = models.MiniConfig(unet_channels=[32, 32, 32])
     models.make_motion_adapter(config).save_pretrained(folder / "motion_adapter")
+    unet.add_adapter(peft.LoraConfig(r=2, target_modules=["to_q", "conv1"], init_lora_weights=False))
+    layers = peft.get_peft_model_state_dict(unet)
+    StableDiffusionPipeline.save_lora_weights(folder / "few_step", unet_lora_layers=layers)
     return str(folder)
 
 
