@@ -154,7 +154,7 @@ def test_the_loss_tells_maps_apart(trained):
 
 
 def test_samples_get_the_maps_of_their_own_target(fresh, monkeypatch):
-    kept = fresh.encode(fresh._held_out(4))
+    kept = fresh.encode(fresh.held_out(4))
     for shares, kind in (((1.0, 0.0), "layout"), ((0.0, 1.0), "edges")):
         monkeypatch.setattr(fresh, "maps", shares)
         control = fresh._conditions(kept)["model"]["control"]
@@ -165,7 +165,7 @@ def test_samples_get_the_maps_of_their_own_target(fresh, monkeypatch):
 
 
 def test_noise_and_target_belong_to_the_timesteps_and_noisy_ones_prevail(fresh):
-    kept = fresh.encode(fresh._held_out(2))
+    kept = fresh.encode(fresh.held_out(2))
     rows = torch.arange(2).repeat(200)
     made = fresh._conditions({key: value[rows] for key, value in kept.items()})
     timesteps = made["model"]["timesteps"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from pathlib import Path
 
 import torch
@@ -11,10 +10,9 @@ from torch import Tensor
 
 from ...losses import denoising_loss, snr_weight
 from ..control import edge_map, layout_map
-from ..data import draw
 from ..models import make_controlnet
 from ..preview import first_subjects, parts
-from .subject import UNetRecipe, _part
+from .subject import UNetRecipe, part_of
 
 
 class ControlNetRecipe(UNetRecipe):
@@ -87,24 +85,12 @@ class ControlNetRecipe(UNetRecipe):
         return noise_pred, scale_embeds, attention
 
     # -- figures that need no sampling
-    def _held_out(self, n: int):
-        return draw(
-            self.world,
-            self.tokenizer,
-            self.config,
-            n,
-            torch.Generator().manual_seed(7),
-            random.Random(7),
-            "holdout",
-            sampler=self.sampler,
-        )
-
     @torch.no_grad()
     def evaluate(self, n: int = 0) -> dict[str, float]:
         """The loss on fixed held-out targets, noise, timesteps and conditions: with the target's own map, with that of
         another target, and without a ControlNet."""
         n = n or (512 if self.cuda else 48)
-        kept = self.encode(self._held_out(n))
+        kept = self.encode(self.held_out(n))
         generator, self.generator = self.generator, torch.Generator(self.device).manual_seed(7)
         batch = self._conditions(kept)
         self.generator = generator
@@ -115,7 +101,7 @@ class ControlNetRecipe(UNetRecipe):
         for name, control in cases.items():
             case = {**batch, "model": batch["model"] | ({} if control is None else {"control": control})}
             parts = torch.arange(n, device=self.device).split(128 if self.cuda else 16)
-            total = sum(float(self._loss_of(_part(case, rows))[0]) * len(rows) for rows in parts)
+            total = sum(float(self._loss_of(part_of(case, rows))[0]) * len(rows) for rows in parts)
             figures[f"loss_{name}"] = total / n
         return figures
 
@@ -123,7 +109,7 @@ class ControlNetRecipe(UNetRecipe):
     def sample_grid(self) -> tuple[Tensor, int]:
         """Rows: reference; the target's layout and a picture with the subject; the same by its edges; no map."""
         rows, steps = (12, 20) if self.cuda else (2, 8)
-        example = self._held_out(rows)
+        example = self.held_out(rows)
         kept = self.encode(example)
         pipe = StableDiffusionControlNetPipeline(
             **parts(self),

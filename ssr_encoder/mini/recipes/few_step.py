@@ -8,7 +8,7 @@ ends, so that prediction is the student's target. Teacher and student are one UN
 
 from __future__ import annotations
 
-import random
+import dataclasses
 from pathlib import Path
 
 import torch
@@ -19,10 +19,9 @@ from ...errors import SSRError
 from ...extras import need
 from ...few_step import FEW_STEPS, FOLDER, few_step_scheduler
 from ...losses import denoising_loss, snr_weight
-from ..data import draw
 from ..models import make_scheduler
 from ..preview import preview
-from .subject import UNetRecipe, _part
+from .subject import UNetRecipe, part_of
 
 # Everything that multiplies by a matrix, but the first and last convolution and the timestep's embedding.
 TARGETS = r".*(to_q|to_k|to_v|to_out\.0|proj_in|proj_out|net\.0\.proj|net\.2|conv1|conv2|conv_shortcut|time_emb_proj)"
@@ -32,7 +31,7 @@ class FewStepRecipe(UNetRecipe):
     """The LoRA learns, everything else is frozen."""
 
     name = "few_step"
-    batch_sizes = {"cpu": 16, "cuda": 256}
+    batch_sizes = {"cpu": 8, "cuda": 256}  # the targets hold no noise: small batches tell enough
     learning_rates = {"cpu": 1e-3, "cuda": 1e-3}
     conditions = (0.75, 0.05, 0.2, 0.0)
     train_base = False
@@ -40,7 +39,8 @@ class FewStepRecipe(UNetRecipe):
     noisier = 0.6
 
     def __init__(self, config, train, device: torch.device, weights: Path):
-        super().__init__(config, train, device, weights)
+        # A run on the CPU is some hundred steps: the usual warm-up would be a good part of it.
+        super().__init__(config, dataclasses.replace(train, warmup=min(train.warmup, 50)), device, weights)
         self.guidance_scale = self.subject_config.guidance_scale
 
     def _load(self, weights: Path) -> None:
@@ -129,23 +129,12 @@ class FewStepRecipe(UNetRecipe):
         """The loss on fixed held-out latents and conditions: of the student, and of the base model without guidance and
         without the LoRA ("untaught")."""
         n = n or (512 if self.cuda else 48)
-        kept = self.encode(
-            draw(
-                self.world,
-                self.tokenizer,
-                self.config,
-                n,
-                torch.Generator().manual_seed(7),
-                random.Random(7),
-                "holdout",
-                sampler=self.sampler,
-            )
-        )
+        kept = self.encode(self.held_out(n))
         generator, self.generator = self.generator, torch.Generator(self.device).manual_seed(7)
         parts = torch.arange(n, device=self.device).split(128 if self.cuda else 16)
         figures = {"loss_student": 0.0, "loss_untaught": 0.0}
         for rows in parts:
-            batch = self._conditions(_part(kept, rows))
+            batch = self._conditions(part_of(kept, rows))
             figures["loss_student"] += float(self._loss_of(batch)[0]) * len(rows) / n
             self.trained.disable_adapters()
             figures["loss_untaught"] += float(self._loss_of(batch)[0]) * len(rows) / n

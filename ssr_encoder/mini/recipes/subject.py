@@ -22,12 +22,12 @@ from ...attention import install
 from ...checkpoint import save_model
 from ...losses import denoising_loss, embedding_consistency_loss, snr_weight
 from ...model import SubjectModel
-from ...selection import patch_weights
 from ..data import Ring, draw, pooled_area, random_queries
 from ..models import MODEL_INDEX, MiniConfig, make_scheduler, make_subject_config, make_unet, tokenize
 from ..preview import preview
 from ..world import load_world
 from .base import Recipe, TrainConfig
+from .signals import selection_signals
 
 
 class _Denoiser(nn.Module):
@@ -155,7 +155,7 @@ class UNetRecipe(Recipe):
             share = max(1, torch.get_num_threads() // streams)
             self._threads = ThreadPoolExecutor(streams, initializer=torch.set_num_threads, initargs=(share,))
         batch = self._batch()
-        parts = [_part(batch, rows) for rows in torch.arange(self.batch_size).chunk(streams)]
+        parts = [part_of(batch, rows) for rows in torch.arange(self.batch_size).chunk(streams)]
 
         def learn(part):
             loss, figures = self._loss_of(part)
@@ -253,66 +253,14 @@ class UNetRecipe(Recipe):
         return noise_pred, scale_embeds, attention
 
     # -- figures that need no sampling
-    @torch.no_grad()
+    def held_out(self, n: int, **scenes):
+        """n fixed examples of held-out identities."""
+        generator, rng = torch.Generator().manual_seed(7), random.Random(7)
+        world, tokenizer = self.world, self.tokenizer
+        return draw(world, tokenizer, self.config, n, generator, rng, "holdout", sampler=self.sampler, **scenes)
+
     def evaluate(self, n: int = 0) -> dict[str, float]:
-        """Denoising loss on fixed held-out targets, noise and timesteps, under right and wrong conditions."""
-        n = n or (512 if self.cuda else 48)
-        generator, rng = torch.Generator(self.device).manual_seed(7), random.Random(7)
-        example = draw(
-            self.world,
-            self.tokenizer,
-            self.config,
-            n,
-            torch.Generator().manual_seed(7),
-            rng,
-            "holdout",
-            sampler=self.sampler,
-            subjects=(1.0, 0.0, 0.0),
-        )
-        kept = self.encode(example)
-        other = kept["hidden"].roll(1, 0)  # another identity (and mostly another concept)
-        noise = torch.randn(kept["latents"].shape, device=self.device, generator=generator)
-        timesteps = torch.arange(n, device=self.device) * len(self.alphas) // n
-        latents = kept["latents"].float()
-        embeds = lambda ids: self.text_encoder(ids).last_hidden_state  # noqa: E731
-        prompt, query = embeds(kept["caption_ids"]), embeds(kept["query_ids"].flatten(0, 1)).unflatten(0, (n, 2))
-        wrong_query = embeds(example.other_ids)[:, None].expand_as(query)
-        ones = torch.ones(n, 2, 1 + self.config.grid**2, device=self.device)
-        mask = _weights_of(kept["masks"], self.config.grid)
-        first = torch.tensor([1.0, 0.0], device=self.device).expand(n, 2)
-        blank = self.blank_query.expand_as(prompt)
-        cases = {
-            "right": (prompt, query, kept["hidden"], ones, first),
-            "mask": (prompt, self.blank_query[:, None].expand_as(query), kept["hidden"], mask, first),
-            "wrong_query": (prompt, wrong_query, kept["hidden"], ones, first),
-            "wrong_identity": (prompt, query, other, ones, first),
-            "no_subject": (prompt, query, kept["hidden"], ones, first * 0),
-            "subject_only": (blank, query, kept["hidden"], ones, first),
-            "nothing": (blank, query, kept["hidden"], ones, first * 0),
-        }
-        noisy = self.scheduler.add_noise(latents, noise, timesteps)
-        target = self.scheduler.get_velocity(latents, noise, timesteps)
-        figures = {}
-        has_rival = (example.other_ids != self._ids([""])).any(1)
-        for name, case in cases.items():
-            predicted, attention = [], []
-            for part in torch.arange(n, device=self.device).split(128):
-                inputs = [x[part] for x in (noisy, timesteps, *case)]
-                inputs[4] = inputs[4].float()
-                with self.autocast():
-                    noise_pred, _, seen = self._denoise_eager(*inputs)
-                predicted.append(noise_pred.float())
-                attention.append(seen.float().mean(dim=(1, 2)).unflatten(0, (-1, 2))[:, 0])
-            error = ((torch.cat(predicted) - target) ** 2).mean(dim=(1, 2, 3))
-            use = has_rival if name in ("right", "wrong_query") else torch.ones_like(has_rival)
-            figures[f"loss_{name}"] = float(error[use].mean() if name == "wrong_query" else error.mean())
-            if name == "right":
-                figures["loss_right_where_rival"] = float(error[has_rival].mean())
-                inside = (mask[:, 0] > 0.5).float()
-                mass = (torch.cat(attention) * inside).sum(1)
-                figures["attention_in_mask"] = float(mass.mean())
-                figures["area_of_mask"] = float(inside.mean())
-        return figures
+        return selection_signals(self, n or (512 if self.cuda else 48))
 
     @torch.no_grad()
     def sample_grid(self):
@@ -339,11 +287,6 @@ class SSRRecipe(UNetRecipe):
     train_base = False
 
 
-def _weights_of(masks: Tensor, grid: int) -> Tensor:
-    """uint8 masks (n, 2, H, W) to patch weights (n, 2, 1 + grid*grid)."""
-    return patch_weights(masks.flatten(0, 1).float() / 255, grid).unflatten(0, (-1, 2))
-
-
-def _part(batch, rows: Tensor):
+def part_of(batch, rows: Tensor):
     """Some rows of every tensor in a dictionary of them, which may hold dictionaries."""
-    return {key: _part(value, rows) if isinstance(value, dict) else value[rows] for key, value in batch.items()}
+    return {key: part_of(value, rows) if isinstance(value, dict) else value[rows] for key, value in batch.items()}
