@@ -53,6 +53,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--decay", type=float, default=0.25, help="share of the time in which the rate falls (0: never)"
     )
+    parser.add_argument("--ema-decay", type=float, default=0.999, help="of the averaged weights, for a step (0.999)")
     parser.add_argument("--save-every", type=seconds, default=180.0)
     parser.add_argument("--report-every", type=seconds, default=30.0)
     parser.add_argument("--max-steps", type=int, default=0)
@@ -60,6 +61,12 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--bfloat16", action="store_true", help="on the CPU too: faster with AVX512-BF16 or AMX")
     parser.add_argument("--no-compile", action="store_true")
     parser.add_argument("--no-grid", action="store_true", help="draw no sample grid at the end")
+    parser.add_argument(
+        "--noisier",
+        type=float,
+        default=None,
+        help="timesteps are 1000 * u**NOISIER: below 1 noisy ones come more often, above 1 clean ones (unet and on)",
+    )
     parser.add_argument("--reference-is-target", type=float, default=None, help="share of examples (unet, ssr)")
     return parser.parse_args(argv)
 
@@ -78,13 +85,15 @@ def main(argv: list[str] | None = None) -> None:
         learning_rate=args.learning_rate,
         seed=args.seed,
         decay=args.decay,
+        ema_decay=args.ema_decay,
         compile=not args.no_compile,
         streams=args.streams,
         bfloat16=args.bfloat16,
         max_steps=args.max_steps,
     )
-    if args.reference_is_target is not None:
-        RECIPES[args.stage].reference_is_target = args.reference_is_target
+    for name in ("reference_is_target", "noisier"):
+        if getattr(args, name) is not None:
+            setattr(RECIPES[args.stage], name, getattr(args, name))
     recipe = RECIPES[args.stage](MiniConfig(), train, device, args.weights)
     if args.resume:
         recipe.resume(args.resume)

@@ -108,6 +108,14 @@ def test_the_lora_learns_alone(earlier, tmp_path):
     assert after["loss_untaught"] == figures["loss_untaught"] != after["loss_student"]
 
     made.save(tmp_path)
+    resumed = recipe(earlier)
+    with torch.no_grad():
+        resumed.denoiser.unet.conv_out.bias.add_(1.0)  # the base model has learned meanwhile
+    moved = resumed.denoiser.unet.conv_out.bias.clone()
+    resumed.resume(tmp_path)
+    assert (resumed.steps, resumed.samples) == (3, 12) and torch.equal(resumed.denoiser.unet.conv_out.bias, moved)
+    for one, other in zip(resumed.parameters_list, made.parameters_list, strict=True):
+        assert torch.equal(one, other)
     assert (tmp_path / FOLDER / FILE).is_file()
     (earlier / FOLDER).mkdir()
     (earlier / FOLDER / FILE).write_bytes((tmp_path / FOLDER / FILE).read_bytes())

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 from diffusers import StableDiffusionPipeline
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...errors import SSRError
 from ...extras import need
@@ -49,7 +49,7 @@ class FewStepRecipe(UNetRecipe):
 
     def prepare(self) -> None:
         peft = need("peft", "lora")
-        unet = self.trained = self.denoiser.unet
+        unet = self.denoiser.unet
         self.denoiser.requires_grad_(False)
         unet.add_adapter(peft.LoraConfig(r=self.rank, lora_alpha=self.rank, target_modules=TARGETS))
         if (self.weights / FOLDER).is_dir():
@@ -58,6 +58,8 @@ class FewStepRecipe(UNetRecipe):
             wrong = peft.set_peft_model_state_dict(unet, own).unexpected_keys
             if wrong:
                 raise SSRError(f"{self.weights / FOLDER} is a LoRA of another UNet ({wrong[0]}); move it away")
+        # The LoRA alone: a state that is resumed leaves the base model as it was loaded.
+        self.trained = nn.ParameterList(p for p in unet.parameters() if p.requires_grad)
         super().prepare()
 
     # -- the step
@@ -98,13 +100,13 @@ class FewStepRecipe(UNetRecipe):
             without, given = v.chunk(2)
             return alpha * latents - sigma * (without + self.guidance_scale * (given - without))
 
-        self.trained.disable_adapters()
+        self.denoiser.unet.disable_adapters()
         middle = timesteps - len(self.alphas) // FEW_STEPS // 2
         (alpha, sigma), (alpha_middle, sigma_middle) = self._levels(timesteps), self._levels(middle)
         first = clean(noisy, timesteps)
         halfway = alpha_middle * first + sigma_middle / sigma * (noisy - alpha * first)
         target = (alpha * noisy - clean(halfway, middle)) / sigma
-        self.trained.enable_adapters()
+        self.denoiser.unet.enable_adapters()
         return target
 
     def _levels(self, timesteps: Tensor) -> tuple[Tensor, Tensor]:
@@ -136,9 +138,9 @@ class FewStepRecipe(UNetRecipe):
         for rows in parts:
             batch = self._conditions(part_of(kept, rows))
             figures["loss_student"] += float(self._loss_of(batch)[0]) * len(rows) / n
-            self.trained.disable_adapters()
+            self.denoiser.unet.disable_adapters()
             figures["loss_untaught"] += float(self._loss_of(batch)[0]) * len(rows) / n
-            self.trained.enable_adapters()
+            self.denoiser.unet.enable_adapters()
         self.generator = generator
         return figures
 
@@ -148,5 +150,5 @@ class FewStepRecipe(UNetRecipe):
 
     def export(self, folder: Path) -> None:
         peft = need("peft", "lora")
-        layers = {k: v.half().contiguous() for k, v in peft.get_peft_model_state_dict(self.trained).items()}
+        layers = {k: v.half().contiguous() for k, v in peft.get_peft_model_state_dict(self.denoiser.unet).items()}
         StableDiffusionPipeline.save_lora_weights(folder / FOLDER, unet_lora_layers=layers)
