@@ -26,8 +26,8 @@ FOLDER, FILE = "few_step", "pytorch_lora_weights.safetensors"
 def few_steps(ssr: SSREncoder, lora: str | os.PathLike | None = None) -> Iterator[dict]:
     """Within the context ``ssr.pipe``, and what is built of it there, draws in few steps; after it all is as before.
 
-    ``with few_steps(ssr) as settings: ssr.generate(prompt, subject, **settings)``: one eighth of the arithmetic of 30
-    steps with guidance. Other LoRAs in the pipeline stay active. Video pipelines cannot be built within it.
+    ``with few_steps(ssr) as settings: ssr.generate(prompt, subject, **settings)``: about an eighth of the arithmetic
+    of 30 steps with guidance. Other LoRAs in the pipeline stay active. Video pipelines cannot be built within it.
 
     Args:
         lora: a folder, a file or a hub id; default the base model's own (``few_step/`` beside it).

@@ -103,9 +103,7 @@ def add_model(parser: argparse.ArgumentParser) -> None:
 
 def add_few_steps(group) -> None:
     """``--few-steps``: see :func:`ssr_encoder.few_step.few_steps`."""
-    group.add_argument(
-        "--few-steps", action="store_true", help="8 steps without guidance, by a distilled LoRA: about 7 times as fast"
-    )
+    group.add_argument("--few-steps", action="store_true", help="8 steps without guidance, by a distilled LoRA")
     group.add_argument(
         "--few-step-lora",
         metavar="LORA",
