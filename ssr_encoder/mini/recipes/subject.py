@@ -51,9 +51,7 @@ class UNetRecipe(Recipe):
     # Timesteps are 1000 * u ** noisier. The right identity instead of another lowers the error inside the subject by .6
     # at timestep 950, by .04 at 550, by .01 at 250 (after 1,365 k samples of even ones): noisy ones come more often.
     noisier = 0.5
-    second = (
-        0.7  # share of the examples of two subjects in which the second one has its reference too, not only its word
-    )
+    second = 0.7  # share of the examples of two subjects whose second one has a reference too, not only its word
     reference_is_target = 0.0
     train_base = True
 
