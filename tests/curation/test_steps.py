@@ -229,10 +229,14 @@ def test_workers_of_a_killed_run_end_too(tmp_path, engine):
         pytest.importorskip("ray")
     source, out = make_shards(tmp_path / "in", shards=4, samples=40), tmp_path / "out"
     process = started(tmp_path, source, out, engine)
-    workers = [pid for pid in children(process.pid) if engine == "local" or "MapWorker" in " ".join(command(pid))]
+
+    def at_work() -> list[int]:
+        return [pid for pid in children(process.pid) if engine == "local" or "MapWorker" in " ".join(command(pid))]
+
+    wait(lambda: len(at_work()) >= 2, 60)  # on a busy machine the second one may come seconds after the first
+    workers = at_work()
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert len(workers) >= 2
     wait(lambda: not any(map(alive, workers)), 30)
     run(Mark(), source, out)  # whichever engine it was, any other can go on
     run(Mark(), source, tmp_path / "fresh")
