@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .errors import SSRError
+from .files import may_be_hub_id
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -40,7 +41,7 @@ def check_place(name: str, where: str | None) -> None:
     Raises:
         SSRError: names the path.
     """
-    if where is not None and not os.path.isdir(where) and (where.count("/") != 1 or where.startswith((".", "/"))):
+    if where is not None and not os.path.isdir(where) and not may_be_hub_id(where):
         what, option = COMPANIONS[name]
         raise SSRError(f"{what} {where!r} is not a folder; give a folder or a hub id like name/model with {option}")
 

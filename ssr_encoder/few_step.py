@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from .errors import SSRError
 from .extras import need
+from .files import may_be_hub_id
 
 if TYPE_CHECKING:
     from .encoder import SSREncoder
@@ -77,7 +78,7 @@ def check_lora(lora: str | None) -> None:
     Raises:
         SSRError: names the path.
     """
-    if lora is not None and not os.path.exists(lora) and (lora.count("/") != 1 or lora.startswith((".", "/"))):
+    if lora is not None and not os.path.exists(lora) and not may_be_hub_id(lora):
         raise SSRError(f"LoRA {lora!r} is not there; give a folder, a file or a hub id like name/model")
 
 

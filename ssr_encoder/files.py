@@ -13,6 +13,11 @@ from safetensors import SafetensorError
 from .errors import SSRError
 
 
+def may_be_hub_id(name: str) -> bool:
+    """Whether a name that is no file or folder here could be a hub id: "owner/model". Nothing is looked up."""
+    return name.count("/") == 1 and not name.startswith((".", "/"))
+
+
 @contextlib.contextmanager
 def written_beside(path: str | os.PathLike):
     """Yield a temporary path beside ``path`` and rename it into place when the block ends without an error.

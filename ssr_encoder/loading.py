@@ -10,6 +10,7 @@ from diffusers import StableDiffusionPipeline
 from diffusers.utils import logging
 
 from .errors import SSRError
+from .files import may_be_hub_id
 
 
 def best_device() -> torch.device:
@@ -26,7 +27,7 @@ def resolve(name: str | os.PathLike, revision: str | None = None) -> Path:
     path = Path(name)
     if path.is_dir():
         return path
-    if path.exists() or str(name).count("/") != 1 or str(name).startswith((".", "/")):
+    if path.exists() or not may_be_hub_id(str(name)):
         raise SSRError(f'model {str(name)!r} is not a folder; give "mini", a folder, or a hub id like name/model')
     from huggingface_hub import snapshot_download
 

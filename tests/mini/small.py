@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 
+from ssr_encoder.mini.data import Ring
 from ssr_encoder.mini.models import (
     MiniConfig,
     make_image_encoder,
@@ -13,6 +14,8 @@ from ssr_encoder.mini.models import (
     make_vae,
     weights_dir,
 )
+from ssr_encoder.mini.recipes import RECIPES
+from ssr_encoder.mini.recipes.base import TrainConfig
 from ssr_encoder.mini.world import caption_words, load_world
 
 SMALL = MiniConfig(
@@ -32,3 +35,12 @@ def random_weights(folder: Path) -> Path:
     make_image_encoder(SMALL).save_pretrained(folder / "image_encoder")
     make_unet(SMALL).save_pretrained(folder / "unet")
     return folder
+
+
+def small_recipe(stage: str, weights: Path, **train):
+    """A recipe that begins the same every time and takes three steps."""
+    torch.manual_seed(0)
+    train = TrainConfig(**{"batch_size": 4, "max_steps": 3, "warmup": 1, "learning_rate": 1e-2, **train})
+    made = RECIPES[stage](SMALL, train, torch.device("cpu"), weights)
+    made.ring = Ring(8)
+    return made

@@ -1,7 +1,6 @@
 """The embedded ControlNet's maps and its recipe."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,14 +8,11 @@ import torch
 from diffusers import ControlNetModel
 from PIL import Image, ImageDraw
 from safetensors.torch import load_file
-from small import SMALL, random_weights
+from small import SMALL, small_recipe
 
 from ssr_encoder.errors import SSRError
 from ssr_encoder.mini.control import control_map, edge_map, layout_map
-from ssr_encoder.mini.data import Ring
 from ssr_encoder.mini.models import make_controlnet, make_unet
-from ssr_encoder.mini.recipes import RECIPES
-from ssr_encoder.mini.recipes.base import TrainConfig
 from ssr_encoder.mini.recipes.controlnet import start_from
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -95,27 +91,14 @@ def test_what_is_no_map_is_refused(tmp_path):
 
 # -- the recipe
 @pytest.fixture(scope="module")
-def earlier(tmp_path_factory) -> Path:
-    return random_weights(tmp_path_factory.mktemp("weights"))
-
-
-def recipe(weights: Path, **train):
-    torch.manual_seed(0)
-    train = TrainConfig(**{"batch_size": 4, "max_steps": 3, "warmup": 1, "learning_rate": 1e-2, **train})
-    made = RECIPES["controlnet"](SMALL, train, torch.device("cpu"), weights)
-    made.ring = Ring(8)
-    return made
+def fresh(first_stages):
+    return small_recipe("controlnet", first_stages)
 
 
 @pytest.fixture(scope="module")
-def fresh(earlier):
-    return recipe(earlier)
-
-
-@pytest.fixture(scope="module")
-def trained(earlier):
+def trained(first_stages):
     """A recipe after three steps, and the frozen parts' weights before them."""
-    made = recipe(earlier)
+    made = small_recipe("controlnet", first_stages)
     before = {k: v.clone() for k, v in made.denoiser.state_dict().items()}
     list(made.run())
     return made, before
@@ -175,8 +158,11 @@ def test_noise_and_target_belong_to_the_timesteps_and_noisy_ones_prevail(fresh):
     torch.testing.assert_close(clean, kept["latents"][rows], atol=1e-3, rtol=1e-3)
 
 
-def test_streams_share_a_batch_and_bfloat16_is_near_float32(earlier):
-    one, two, half = (recipe(earlier, **how) for how in ({}, {"streams": 2}, {"streams": 2, "bfloat16": True}))
+def test_streams_share_a_batch_and_bfloat16_is_near_float32(first_stages):
+    one, two, half = (
+        small_recipe("controlnet", first_stages, **how)
+        for how in ({}, {"streams": 2}, {"streams": 2, "bfloat16": True})
+    )
     for made in (one, two, half):
         torch.manual_seed(1)
         for parameter in made.trained.controlnet_down_blocks.parameters():
@@ -189,7 +175,7 @@ def test_streams_share_a_batch_and_bfloat16_is_near_float32(earlier):
     assert torch.allclose(losses[0], losses[2], rtol=0.02)
 
 
-def test_saved_weights_are_a_stock_controlnet_that_training_goes_on_from(trained, earlier, tmp_path):
+def test_saved_weights_are_a_stock_controlnet_that_training_goes_on_from(trained, first_stages, tmp_path):
     made, _ = trained
     made.save(tmp_path)
     assert json.loads((tmp_path / "controlnet.json").read_text())["steps"] == 3
@@ -199,9 +185,9 @@ def test_saved_weights_are_a_stock_controlnet_that_training_goes_on_from(trained
     with made.averaged():
         for name, value in made.trained.state_dict().items():
             torch.testing.assert_close(stock.state_dict()[name].float(), value, atol=1e-3, rtol=1e-3)
-    for part in earlier.iterdir():
+    for part in first_stages.iterdir():
         (tmp_path / part.name).symlink_to(part)
-    again = recipe(tmp_path)
+    again = small_recipe("controlnet", tmp_path)
     for name, value in again.trained.state_dict().items():
         assert torch.equal(value, stock.state_dict()[name].float())
     again.resume(tmp_path)

@@ -1,38 +1,20 @@
 """The recipe that distils the embedded model: what it teaches, and that only the LoRA learns it."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from diffusers import DDIMScheduler
-from small import SMALL, random_weights
+from small import small_recipe
 
 from ssr_encoder.few_step import FEW_STEPS, FILE, FOLDER, few_step_scheduler
-from ssr_encoder.mini.data import Ring
 from ssr_encoder.mini.models import make_scheduler
-from ssr_encoder.mini.recipes import RECIPES
-from ssr_encoder.mini.recipes.base import TrainConfig
 
 pytest.importorskip("peft")
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-@pytest.fixture(scope="module")
-def earlier(tmp_path_factory) -> Path:
-    return random_weights(tmp_path_factory.mktemp("weights"))
-
-
-def recipe(weights: Path, **train):
-    torch.manual_seed(0)
-    train = TrainConfig(**{"batch_size": 4, "max_steps": 3, "warmup": 1, "learning_rate": 1e-2, **train})
-    made = RECIPES["few_step"](SMALL, train, torch.device("cpu"), weights)
-    made.ring = Ring(8)
-    return made
-
-
 @pytest.fixture
-def fresh(earlier):
-    return recipe(earlier)
+def fresh(first_stages):
+    return small_recipe("few_step", first_stages)
 
 
 def level(recipe, timesteps):
@@ -94,8 +76,8 @@ def test_steps_begin_where_the_scheduler_stops(fresh):
     assert (drawn > 500).float().mean() > 0.6, "noisy ones prevail"
 
 
-def test_the_lora_learns_alone(earlier, tmp_path):
-    made = recipe(earlier)
+def test_the_lora_learns_alone(first_stages, tmp_path):
+    made = small_recipe("few_step", first_stages)
     before = {k: v.clone() for k, v in made.denoiser.state_dict().items()}
     state = made.generator.get_state()
     figures = made.evaluate(4)
@@ -108,7 +90,7 @@ def test_the_lora_learns_alone(earlier, tmp_path):
     assert after["loss_untaught"] == figures["loss_untaught"] != after["loss_student"]
 
     made.save(tmp_path)
-    resumed = recipe(earlier)
+    resumed = small_recipe("few_step", first_stages)
     with torch.no_grad():
         resumed.denoiser.unet.conv_out.bias.add_(1.0)  # the base model has learned meanwhile
     moved = resumed.denoiser.unet.conv_out.bias.clone()
@@ -117,9 +99,9 @@ def test_the_lora_learns_alone(earlier, tmp_path):
     for one, other in zip(resumed.parameters_list, made.parameters_list, strict=True):
         assert torch.equal(one, other)
     assert (tmp_path / FOLDER / FILE).is_file()
-    (earlier / FOLDER).mkdir()
-    (earlier / FOLDER / FILE).write_bytes((tmp_path / FOLDER / FILE).read_bytes())
-    again = recipe(earlier)
+    (first_stages / FOLDER).mkdir()
+    (first_stages / FOLDER / FILE).write_bytes((tmp_path / FOLDER / FILE).read_bytes())
+    again = small_recipe("few_step", first_stages)
     averaged = {k: v.half().float() for k, v in zip(lora_names(made), made.ema.shadow_params, strict=True)}
     for name, value in averaged.items():
         torch.testing.assert_close(dict(again.denoiser.named_parameters())[name], value, atol=1e-6, rtol=0)
