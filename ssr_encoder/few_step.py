@@ -43,7 +43,7 @@ def few_steps(ssr: SSREncoder, lora: str | os.PathLike | None = None) -> Iterato
     need("peft", "lora")
     where = _place(ssr, None if lora is None else str(lora))
     pipe = ssr.pipe
-    others, scheduler = pipe.get_active_adapters() if hasattr(pipe.unet, "peft_config") else [], pipe.scheduler
+    others, scales, scheduler = _active(pipe), _scales(pipe), pipe.scheduler
     try:
         try:
             pipe.load_lora_weights(where, adapter_name=FOLDER, use_safetensors=True)
@@ -53,6 +53,7 @@ def few_steps(ssr: SSREncoder, lora: str | os.PathLike | None = None) -> Iterato
             reason = " ".join(str(error).split())[:120]
             raise SSRError(f"cannot use the LoRA {where} ({reason}); give one that was made for this base") from None
         pipe.set_adapters([*others, FOLDER])
+        _put_back(scales)
         pipe.scheduler = few_step_scheduler(scheduler)
         yield {"num_inference_steps": FEW_STEPS, "guidance_scale": 1.0}
     finally:
@@ -60,8 +61,26 @@ def few_steps(ssr: SSREncoder, lora: str | os.PathLike | None = None) -> Iterato
         if others:
             pipe.delete_adapters(FOLDER)
             pipe.set_adapters(others)
+            _put_back(scales)
         elif hasattr(pipe.unet, "peft_config"):
             pipe.unload_lora_weights()
+
+
+def _active(pipe) -> list[str]:
+    return pipe.get_active_adapters() if any(pipe.get_list_adapters().values()) else []
+
+
+def _scales(pipe) -> list[tuple[dict, dict]]:
+    """How strongly each LoRA acts in each layer, as peft keeps it, and a copy: ``set_adapters`` makes every one 1."""
+    layers = [layer for part in (pipe.unet, pipe.text_encoder) for layer in part.modules()]
+    return [
+        (layer.scaling, dict(layer.scaling)) for layer in layers if isinstance(getattr(layer, "scaling", None), dict)
+    ]
+
+
+def _put_back(scales: list[tuple[dict, dict]]) -> None:
+    for scaling, before in scales:
+        scaling.update(before)
 
 
 def few_step_scheduler(scheduler):

@@ -64,7 +64,7 @@ def test_within_the_context_alone(ssr, picture):
     assert np.array_equal(picture_of(ssr, subject), before)
 
 
-def test_a_neutral_lora_leaves_the_scheduler_alone(ssr, picture, tmp_path):
+def test_with_a_neutral_lora_it_is_the_base_in_8_ddim_steps(ssr, picture, tmp_path):
     subject = ssr.encode(picture, "cat")
     lora = save_lora(ssr.remove(ssr.pipe).unet, tmp_path, neutral=True)
     with few_steps(ssr, lora) as settings:
@@ -90,14 +90,26 @@ def test_another_lora_stays(ssr, picture, tmp_path):
     subject = ssr.encode(picture, "cat")
     plain = picture_of(ssr, subject)
     ssr.pipe.load_lora_weights(save_lora(ssr.remove(ssr.pipe).unet, tmp_path, targets=("to_v",)), adapter_name="style")
+    full = picture_of(ssr, subject)
+    ssr.pipe.set_adapters(["style"], [0.3])
     styled, scheduler = picture_of(ssr, subject), ssr.pipe.scheduler
+    assert np.abs(styled - full).max() > 1e-4
     with few_steps(ssr):
         assert ssr.pipe.get_active_adapters() == ["style", FOLDER]
         ssr.pipe.scheduler = scheduler
         both = picture_of(ssr, subject)
     assert ssr.pipe.get_active_adapters() == ["style"]
-    assert np.array_equal(picture_of(ssr, subject), styled)
+    assert np.array_equal(picture_of(ssr, subject), styled), "as strong as before"
     assert all(np.abs(both - other).max() > 1e-4 for other in (styled, plain))
+
+
+def test_another_lora_is_as_strong_within(ssr, tmp_path):
+    ssr.pipe.load_lora_weights(save_lora(ssr.remove(ssr.pipe).unet, tmp_path, targets=("to_v",)), adapter_name="style")
+    ssr.pipe.set_adapters(["style"], [0.3])
+    with few_steps(ssr):
+        found = [layer.scaling for layer in ssr.pipe.unet.modules() if "style" in getattr(layer, "scaling", {})]
+        assert found and all(scaling["style"] == pytest.approx(0.3) for scaling in found)
+    assert all(scaling == {"style": pytest.approx(0.3)} for scaling in found)
 
 
 def test_a_control_pipeline_built_within_it(ssr, picture):
