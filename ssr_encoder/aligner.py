@@ -32,6 +32,8 @@ class SubjectConfig:
     image_std: list[float] = field(default_factory=lambda: [0.26862954, 0.26130258, 0.27577711])
     subject_scale: float = 0.65  # default lambda at inference
     guidance_scale: float = 5.0  # default at inference
+    subject_guidance: float = 0.0  # default at inference with guidance: extra weight of what the subjects change
+    subject_guidance_until: float = 0.3  # the part of the denoising with it, from 0 (noise) to 1 (picture)
     region_query: str = ""  # the text that goes with a mask, box or point given without one
     point_radius: float = 0.1  # a point query selects a disc of this radius, as a fraction of the longer side
 
@@ -70,7 +72,7 @@ def _fits(name: str, value) -> bool:
         return isinstance(value, list) and bool(value) and all(number(i, whole=True, least=0) for i in value)
     if name in ("image_mean", "image_std"):
         return isinstance(value, list) and len(value) == 3 and all(number(v) for v in value)
-    if name in ("subject_scale", "guidance_scale", "point_radius"):
+    if name in ("subject_scale", "guidance_scale", "subject_guidance", "subject_guidance_until", "point_radius"):
         return number(value, least=0)
     return isinstance(value, str)
 

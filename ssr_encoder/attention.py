@@ -27,9 +27,11 @@ class SubjectProjection(nn.Module):
     """Stands in ``unet.encoder_hid_proj``: passes packs on as they are, with the progress of the denoising.
     Holds no parameters, so a UNet saved while installed has the same weights as before."""
 
-    def __init__(self, total: int, num_layers: int):
+    def __init__(self, widths: list[int]):
         super().__init__()
-        self.widths = (total, total + num_layers, total + num_layers + 2)  # what a pack for this UNet may have
+        total, num_layers = 2 * sum(widths), len(widths)
+        self.widths = widths
+        self.columns = (total, total + num_layers, total + num_layers + 2)  # what a pack for this UNet may have
 
     def forward(self, image_embeds: list[Tensor]) -> list[SubjectRows]:
         if not image_embeds:
@@ -41,16 +43,16 @@ class SubjectProjection(nn.Module):
             )
         rows = []
         for pack in packs:
-            if pack.shape[-1] not in self.widths:
+            if pack.shape[-1] not in self.columns:
                 raise SSRError(
-                    f"the subjects' pack has {pack.shape[-1]} columns, this UNet needs {self.widths[0]}; make it with "
+                    f"the subjects' pack has {pack.shape[-1]} columns, this UNet needs {self.columns[0]}; make it with "
                     "conditioning(subjects) of the encoder that is installed"
                 )
             if len(pack) * pack.shape[1] > latents and pack.shape[1] > 1:
                 # Pipelines copy rows once a prompt; where prompts have rows of their own that is surplus. What is not
                 # is one negative and one positive row, or without guidance (as many latents as prompts) one.
                 pack = pack[:: len(pack) - 1] if latents >= 2 * pack.shape[1] else pack[:1]
-            rows.append(SubjectRows(pack.flatten(0, 1), progress))
+            rows.append(SubjectRows(pack.flatten(0, 1), progress, self.widths))
         return rows
 
 
@@ -70,10 +72,10 @@ def _provide(unet: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
 
 
 class SubjectAttnProcessor:
-    """Text attention as in diffusers, plus subject attention over the layer's columns of the pack."""
+    """Text attention as in diffusers, plus subject attention over the layer's part of the pack."""
 
-    def __init__(self, index: int, start: int, width: int, total: int, num_layers: int):
-        self.index, self.start, self.width, self.total, self.num_layers = index, start, width, total, num_layers
+    def __init__(self, index: int):
+        self.index = index
 
     def __call__(
         self, attn, hidden_states, encoder_hidden_states=None, attention_mask=None, temb=None, ip_adapter_masks=None
@@ -115,23 +117,17 @@ class SubjectAttnProcessor:
 
     def _subjects(self, attn, query: Tensor, rows: SubjectRows, regions: list[Tensor] | None) -> Tensor:
         """Subject attention; query (B, Q, width), B a multiple of the pack's rows -> (B, Q, width)."""
-        pack = rows.pack
-        num_rows, tokens, features = pack.shape
+        num_rows, tokens, _ = rows.shape
         if query.shape[0] % num_rows:
             raise SSRError(f"{query.shape[0]} latents do not divide among the {num_rows} rows of the subjects' pack")
-        part = pack.flatten(1)
-        begin, size = self.start * tokens, self.width * tokens
-        key = part[:, begin : begin + size].unflatten(1, (tokens, self.width))
-        value = part[:, begin + size : begin + 2 * size].unflatten(1, (tokens, self.width))
+        key, value = rows.key_value(self.index)
         # The images and frames of one row share its keys: they become more queries, not copies of the keys.
-        folded = query.reshape(num_rows, -1, self.width)
-        bias = None
-        if features > self.total:
-            begin = (self.total + self.index) * tokens
-            bias = part[:, None, None, begin : begin + tokens]  # (R, 1, 1, N*T)
-        if features > self.total + self.num_layers:
-            start, stop = part[:, -2 * tokens : -tokens], part[:, -tokens:]
-            active = (start <= rows.progress) & (rows.progress < stop)  # (R, N*T)
+        folded = query.reshape(num_rows, -1, query.shape[-1])
+        bias, window = rows.log_scale(self.index), rows.window()
+        if bias is not None:
+            bias = bias[:, None, None]  # (R, 1, 1, N*T)
+        if window is not None:
+            active = (window[0] <= rows.progress) & (rows.progress < window[1])  # (R, N*T)
             value = value * active[..., None].to(value.dtype)
             bias = bias.where(active[:, None, None], OFF)
         if regions is None:
@@ -143,7 +139,7 @@ class SubjectAttnProcessor:
         limit = limit.repeat_interleave(tokens // subjects, dim=1)[None, None]
         bias = (limit if bias is None else bias + limit).to(query.dtype).expand(num_rows, 1, -1, -1)
         # The factor varies by query here and cannot sit in the values: each subject's share is read apart.
-        owner = torch.arange(tokens, device=pack.device) // (tokens // subjects)
+        owner = torch.arange(tokens, device=query.device) // (tokens // subjects)
         inside = inside.to(query.dtype)
         out = torch.zeros_like(folded)
         for i in range(subjects):
@@ -218,15 +214,14 @@ def install(unet: nn.Module, layers: dict[str, int]) -> nn.Module:
             f"this encoder is made for another UNet: {len(wrong)} layers do not fit, first "
             f"{'; '.join(wrong[:3])}; use the base model that the encoder was trained on"
         )
-    processors, start, total = {}, 0, 2 * sum(layers.values())
-    for index, (name, width) in enumerate(layers.items()):
+    processors = {}
+    for index, name in enumerate(layers):
         attn = unet.get_submodule(name)
         processors[name] = attn.processor
-        attn.set_processor(SubjectAttnProcessor(index, start, width, total, len(layers)))
-        start += 2 * width
+        attn.set_processor(SubjectAttnProcessor(index))
     handle = unet.register_forward_pre_hook(_provide, with_kwargs=True)
     unet._ssr_installed = (processors, handle, unet.config.encoder_hid_dim_type)
-    unet.encoder_hid_proj = SubjectProjection(total, len(layers))
+    unet.encoder_hid_proj = SubjectProjection(list(layers.values()))
     # As diffusers' own IP-Adapters do it: the attribute that forward reads, not the entry that is saved.
     unet.config.encoder_hid_dim_type = "ip_image_proj"
     return unet

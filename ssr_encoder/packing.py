@@ -73,20 +73,46 @@ class SubjectKeyValues(nn.Module):
 
 
 class SubjectRows:
-    """A pack (R, N*T, F) on its way through a UNet. A motion UNet repeats image embeddings once a frame; a row is
-    shared by all its frames instead, so the repetition is a no-op here and costs no memory. ``UNetMotionModel`` asks
-    for it with ``repeat_interleave`` and ``shape``."""
+    """A pack (R, N*T, F) on its way through a UNet, cut once into its ``parts``: keys and values a layer, then what
+    else there is. (Every layer cutting out its own would, in training, cost a gradient of the whole pack's size each.)
 
-    def __init__(self, pack: Tensor, progress: Tensor):
-        self.pack, self.progress = pack, progress
+    A motion UNet repeats image embeddings once a frame; a row is shared by all its frames instead, so the repetition is
+    a no-op here and costs no memory. ``UNetMotionModel`` asks for it with ``repeat_interleave`` and ``shape``.
+
+    Args:
+        widths: inner width of every layer.
+    """
+
+    def __init__(self, pack: Tensor, progress: Tensor, widths: list[int]):
+        self.pack, self.progress, self.widths = pack, progress, widths
+        self.tokens, features = pack.shape[1:]
+        sizes, rest = [2 * width for width in widths], features - 2 * sum(widths)
+        if rest:
+            sizes += [1] * len(widths) + [rest - len(widths)] * (rest > len(widths))
+        self.parts = pack.flatten(1).split([size * self.tokens for size in sizes], dim=1)
 
     @property
     def shape(self) -> torch.Size:
         return self.pack.shape
 
+    def key_value(self, index: int) -> tuple[Tensor, Tensor]:
+        """A layer's keys and values, (R, N*T, width) each."""
+        width = self.widths[index]
+        key, value = self.parts[index].chunk(2, dim=1)
+        return key.unflatten(1, (self.tokens, width)), value.unflatten(1, (self.tokens, width))
+
+    def log_scale(self, index: int) -> Tensor | None:
+        """A layer's log-scales (R, N*T); None: they are in the values."""
+        layers = len(self.widths)
+        return self.parts[layers + index] if len(self.parts) > layers else None
+
+    def window(self) -> tuple[Tensor, Tensor] | None:
+        """Start and stop of every token, (R, N*T) each; None: all act all the time."""
+        return self.parts[-1].chunk(2, dim=1) if len(self.parts) > 2 * len(self.widths) else None
+
     def half(self, index: int) -> SubjectRows:
         """The negative (0) or positive (1) half of the rows."""
-        return SubjectRows(self.pack.chunk(2)[index], self.progress)
+        return SubjectRows(self.pack.chunk(2)[index], self.progress, self.widths)
 
     def repeat_interleave(self, repeats: int, dim: int = 0, output_size: int | None = None) -> SubjectRows:
         return self

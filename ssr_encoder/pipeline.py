@@ -10,6 +10,7 @@ import torch
 
 from . import attention
 from .errors import SSRError
+from .guidance import subject_guidance as guided
 from .subject import Subject
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ def generate(
     negative_prompt: str | None = None,
     num_inference_steps: int = 30,
     guidance_scale: float | None = None,
+    subject_guidance: float | None = None,
     num_images: int = 1,
     seed: int | None = None,
     generator: torch.Generator | None = None,
@@ -43,6 +45,8 @@ def generate(
         pipe: any stock diffusers pipeline on this encoder's base model; default the text-to-image one. An encoder
             not yet installed in it is installed for the call and removed again.
         guidance_scale: default the encoder's; 1 turns guidance off.
+        subject_guidance: how much further the subjects are pushed than the prompt in the noisy steps, usually 0 to 2
+            (guidance.py); default the encoder's with guidance, 0 without.
         num_images: of each prompt.
         seed: picture i of a prompt gets the noise of ``seed + i``, however many are made at once.
         generator: instead of a seed, for a single picture.
@@ -58,6 +62,8 @@ def generate(
     subjects = [subjects] if isinstance(subjects, Subject) else list(subjects)
     guidance_scale = self.config.guidance_scale if guidance_scale is None else guidance_scale
     _check(prompts, num_inference_steps, guidance_scale, num_images, height, width, seed)
+    if subject_guidance is not None and not 0 <= subject_guidance <= 10:
+        raise SSRError(f"subject_guidance is {subject_guidance}; give a number from 0 to 10, usually 0 to 2")
     if "clip_skip" in pipeline_arguments:
         raise SSRError("clip_skip does not work with this version of transformers; leave it out")
     pipe = self.pipe if pipe is None else pipe
@@ -70,7 +76,11 @@ def generate(
     try:
         size = _size(pipe, height, width, pipeline_arguments)
         guidance = guidance_scale > 1 and unet.config.time_cond_proj_dim is None  # as the stock pipelines decide it
-        halves = not hasattr(pipe, "do_perturbed_attention_guidance")  # PAG has three parts
+        halves = not hasattr(type(pipe), "do_perturbed_attention_guidance")  # PAG has three parts
+        if subject_guidance and not halves:
+            raise SSRError("subject_guidance does not go with perturbed-attention guidance; leave one of them out")
+        if subject_guidance is None:
+            subject_guidance = self.config.subject_guidance if guidance and halves else 0.0
         arguments = self.conditioning(subjects, guidance=guidance, size=size, dtype=unet.dtype, halves=halves)
         extra = arguments.pop("cross_attention_kwargs", {})
         if extra or pipeline_arguments.get("cross_attention_kwargs"):
@@ -90,15 +100,16 @@ def generate(
         for start in range(0, len(jobs), batch):
             part = jobs[start : start + batch]
             generators = [torch.Generator("cpu").manual_seed(number) for _, number in part]
-            output = pipe(
-                prompt=[text for text, _ in part] if batch > 1 else part[0][0],
-                negative_prompt=_negative(negative_prompt, len(part), batch),
-                num_inference_steps=num_inference_steps,
-                guidance_scale=guidance_scale,
-                generator=generator or (generators if batch > 1 else generators[0]),
-                **arguments,
-                **pipeline_arguments,
-            )
+            with guided(unet, subject_guidance, self.config.subject_guidance_until, halves=guidance):
+                output = pipe(
+                    prompt=[text for text, _ in part] if batch > 1 else part[0][0],
+                    negative_prompt=_negative(negative_prompt, len(part), batch),
+                    num_inference_steps=num_inference_steps,
+                    guidance_scale=guidance_scale,
+                    generator=generator or (generators if batch > 1 else generators[0]),
+                    **arguments,
+                    **pipeline_arguments,
+                )
             results.extend(output.frames if hasattr(output, "frames") else output.images)
         return results
     finally:

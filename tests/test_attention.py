@@ -38,7 +38,7 @@ def run(unet, given, pack=None, timestep=500, regions=None):
 def layer(unet, hidden, text, pack=None, progress=0.5, regions=None):
     """The output of one cross-attention, given (1, Q, width) queries."""
     attn = unet.get_submodule(NAME)
-    rows = [] if pack is None else [SubjectRows(pack, torch.tensor(progress))]
+    rows = [] if pack is None else [SubjectRows(pack, torch.tensor(progress), unet.encoder_hid_proj.widths)]
     more = {} if regions is None else {"ip_adapter_masks": [regions]}
     with torch.no_grad():
         return attn(hidden, encoder_hidden_states=(text, rows), **more)
@@ -126,18 +126,14 @@ def test_layer_scales(encoder, subjects, installed, given):
     pack = encoder.conditioning([subject], guidance=False)["ip_adapter_image_embeds"][0][0]
     seen = set()
     for name in encoder.config.layers:
-        own, place = name.replace(".", "/"), installed.get_submodule(name).processor
+        own, index = name.replace(".", "/"), list(encoder.config.layers).index(name)
         factor = {"down_blocks.0": 0.0, "down_blocks.1": 0.5}.get(name[:13], 2.0 if name.startswith("up") else 1.0)
-        tokens, size = pack.shape[1], pack.shape[1] * place.width
-        key, value, _ = (
-            pack[0]
-            .flatten()[place.start * tokens :]
-            .split_with_sizes([size, size, pack[0].numel() - place.start * tokens - 2 * size])
-        )
-        key, value = key.view(tokens, -1), value.view(tokens, -1)
+        before = 2 * sum(list(encoder.config.layers.values())[:index]) * pack.shape[1]  # numbers of other layers
+        width, tokens = encoder.config.layers[name], pack.shape[1]
+        key, value = pack[0].flatten()[before : before + 2 * width * tokens].view(2, tokens, width)
         torch.testing.assert_close(key, encoder.model.key_values.to_k[own](subject.tokens))
         expected = 0.7 * factor * encoder.model.key_values.to_v[own](subject.tokens)
-        torch.testing.assert_close(value[:, : place.width], expected)
+        torch.testing.assert_close(value, expected)
         seen.add(factor)
     assert seen == {0.0, 0.5, 1.0, 2.0}
     nowhere = encoder.conditioning([subject.with_(layer_scales={"": 0.0})], guidance=False)

@@ -55,12 +55,12 @@ def test_processor(model, conformance, expected):
 
     name = conformance.LAYOUT["layer_index_to_unet_processor"][spec["layer"]].removesuffix(".processor")
     index = list(model.key_values.layers).index(name)
-    start, total = 2 * sum(list(model.key_values.layers.values())[:index]), 2 * sum(model.key_values.layers.values())
-    attn.set_processor(SubjectAttnProcessor(index, start, 320, total, len(model.key_values.layers)))
+    attn.set_processor(SubjectAttnProcessor(index))
     text, subject = inputs["encoder_hidden_states"].split([77, 462], dim=1)
     with torch.no_grad():
         pack = model.key_values(subject[:, None], spec["scale"])
-        out = attn(inputs["hidden_states"], encoder_hidden_states=(text, [SubjectRows(pack, torch.tensor(0.5))]))
+        rows = SubjectRows(pack, torch.tensor(0.5), list(model.key_values.layers.values()))
+        out = attn(inputs["hidden_states"], encoder_hidden_states=(text, [rows]))
     torch.testing.assert_close(out, expected["subject_attention"], atol=1e-4, rtol=0)
 
 
@@ -102,7 +102,8 @@ def test_motion_unets_get_layers_by_name(new_unet, motion_adapter, subject_model
     for name in layers:
         flat, moving = (kind.get_submodule(name).processor for kind in (unet, motion))
         assert vars(flat) == vars(moving)
-        assert flat.width == unet.get_submodule(name).inner_dim
+        for kind in (unet, motion):
+            assert kind.encoder_hid_proj.widths[flat.index] == unet.get_submodule(name).inner_dim
 
 
 def test_released_files_become_a_folder_of_ours(released_folder, model, tmp_path):

@@ -96,6 +96,25 @@ def test_generate_with_every_stock_pipeline(stock, encoder, subjects):
     assert np.array_equal(call(pipe, **own), before)
 
 
+def test_subject_guidance_with_every_stock_pipeline(stock, encoder, subjects):
+    pipe, own = stock
+    common = {"pipe": pipe, "num_inference_steps": 12, "seed": 5, "output_type": "np", **own}
+    if "pag_scale" in own:
+        with pytest.raises(SSRError, match="does not go with perturbed-attention guidance"):
+            encoder.generate("a cat", subjects, subject_guidance=1.0, **common)
+        first, second = (encoder.generate("a cat", subjects, **common)[0] for _ in range(2))
+        assert np.array_equal(first, second), "three parts, also in a pipeline's first call"
+        return
+    before = call(pipe, **own)
+    plain, pushed = (encoder.generate("a cat", subjects, subject_guidance=s, **common)[0] for s in (0, 1.0))
+    assert np.shape(plain) == np.shape(pushed) and np.isfinite(pushed).all()
+    assert differ(np.asarray(plain), np.asarray(pushed)) > 1e-3
+    nobody = [subject.with_(scale=0) for subject in subjects]
+    plain, pushed = (encoder.generate("a cat", nobody, subject_guidance=s, **common)[0] for s in (0, 1.0))
+    assert np.array_equal(plain, pushed), "without subjects there is nothing to push"
+    assert np.array_equal(call(pipe, **own), before)
+
+
 @pytest.mark.parametrize("kind", ["text-to-image", "image-to-image", "inpainting", "controlnet"])
 def test_regions_have_the_pictures_size(kind, new_unet, new_pipe, controlnet, encoder, subjects):
     """96 x 64 pixels, though the UNet's own size is 64 x 64; a picture's size is rounded down as the pipelines do."""

@@ -65,6 +65,12 @@ def add_parser(subparsers):
         metavar="SCALE",
         help="how strictly to follow the prompt; 1 turns guidance off (default the model's)",
     )
+    group.add_argument(
+        "--subject-guidance",
+        type=options.number(0, 10, "0 to 2"),
+        metavar="X",
+        help="push the subjects X times further than the prompt in the noisy steps, 0 to 10 (default the model's)",
+    )
     options.add_few_steps(group)
     add_companions(parser)
     options.add_model(parser)
@@ -130,6 +136,8 @@ def run(args) -> None:
         with options.few_steps(ssr, args) as settings:
             if args.guidance_scale is not None:
                 settings["guidance_scale"] = args.guidance_scale
+            if args.subject_guidance is not None:
+                settings["subject_guidance"] = args.subject_guidance
             steps = args.steps or settings.get("num_inference_steps") or (CLIP_STEPS if args.frames else STEPS)
             pipe, more = _pipeline(args, ssr, layout)
             pipe.set_progress_bar_config(disable=True)

@@ -68,6 +68,7 @@ def _model(name: str) -> dict:
         "scales": config.hidden_layers,
         "subject scale": config.subject_scale,
         "guidance scale": config.guidance_scale,
+        "subject guidance": config.subject_guidance,
         "layers": dict(config.layers),
     }
 

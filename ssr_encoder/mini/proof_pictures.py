@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..encoder import SSREncoder
+from ..guidance import subject_guidance
 from ..subject import Subject
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ def make_pictures(
     pipe = pipe or ssr.pipe
     guidance_scale = ssr.config.guidance_scale if guidance_scale is None else guidance_scale
     halves = ("unconditional_tokens", "tokens") if guidance_scale > 1 else ("tokens",)
+    strength = ssr.config.subject_guidance if guidance_scale > 1 else 0.0
     pipe.set_progress_bar_config(disable=True)
 
     def after_step(pipe, step, timestep, tensors):
@@ -52,14 +54,15 @@ def make_pictures(
             rows = [[getattr(s, half) for s in row] for half in halves for row in mine]
             tokens = torch.stack([torch.stack(row) for row in rows]).to(ssr.device, ssr.dtype)
             embeds = [ssr.model.key_values(tokens, ssr.config.subject_scale).unflatten(0, (len(halves), -1))]
-        pictures = pipe(
-            [case.prompt for case in part],
-            **({} if images is None else {"image": images[start : start + batch].to(ssr.device)}),
-            num_inference_steps=steps,
-            guidance_scale=guidance_scale,
-            ip_adapter_image_embeds=embeds,
-            generator=[torch.Generator("cpu").manual_seed(seed + start + i) for i in range(len(part))],
-            output_type="pt",
-            callback_on_step_end=after_step,
-        ).images
+        with subject_guidance(pipe.unet, strength, ssr.config.subject_guidance_until):
+            pictures = pipe(
+                [case.prompt for case in part],
+                **({} if images is None else {"image": images[start : start + batch].to(ssr.device)}),
+                num_inference_steps=steps,
+                guidance_scale=guidance_scale,
+                ip_adapter_image_embeds=embeds,
+                generator=[torch.Generator("cpu").manual_seed(seed + start + i) for i in range(len(part))],
+                output_type="pt",
+                callback_on_step_end=after_step,
+            ).images
         yield from pictures.float()

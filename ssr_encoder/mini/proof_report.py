@@ -66,6 +66,7 @@ def record(
         "steps": steps,
         "subject_scale": ssr.config.subject_scale,
         "guidance_scale": ssr.config.guidance_scale if guidance_scale is None else guidance_scale,
+        "subject_guidance": ssr.config.subject_guidance if few_steps is None else 0.0,
         "few_steps": few_steps,
         "judge": judge,
         "lines": {
