@@ -32,6 +32,7 @@ BAD_GENERATE = [
     *(["--num-images", count] for count in ("0", "-3", "x", "100000")),
     *(["--seed", seed] for seed in ("-1", "1.5", "x", str(2**64))),
     *(["--guidance-scale", value] for value in ("nan", "inf", "-1", "1e9")),
+    *(["--subject-guidance", value] for value in ("nan", "-1", "11", "much")),
     ["--prompt", ""],
     ["--prompt", "\n "],
     ["--negative-prompt", "\udcff"],
