@@ -65,12 +65,7 @@ def add_parser(subparsers):
         metavar="SCALE",
         help="how strictly to follow the prompt; 1 turns guidance off (default the model's)",
     )
-    group.add_argument(
-        "--subject-guidance",
-        type=options.number(0, 10, "0 to 2"),
-        metavar="X",
-        help="push the subjects X times further than the prompt in the noisy steps, 0 to 10 (default the model's)",
-    )
+    options.add_subject_guidance(group)
     options.add_few_steps(group)
     add_companions(parser)
     options.add_model(parser)

@@ -101,6 +101,16 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32", help="default float32")
 
 
+def add_subject_guidance(group) -> None:
+    """``--subject-guidance``: see guidance.py."""
+    group.add_argument(
+        "--subject-guidance",
+        type=number(0, 10, "0 to 2"),
+        metavar="X",
+        help="push the subjects X times further than the prompt in the noisy steps, 0 to 10 (default the model's)",
+    )
+
+
 def add_few_steps(group) -> None:
     """``--few-steps``: see :func:`ssr_encoder.few_step.few_steps`."""
     group.add_argument("--few-steps", action="store_true", help="8 steps without guidance, by a distilled LoRA")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
+from ..errors import SSRError
 from . import options
 from .folders import check_own_folder, whole_folder
 from .sources import load_encoder
@@ -49,6 +50,7 @@ def add_parser(subparsers):
     )
     parser.add_argument("-n", type=options.whole(1, 100_000), default=300, help="cases a line (default 300)")
     parser.add_argument("--steps", type=options.steps, metavar="N", help="denoising steps (default 20)")
+    options.add_subject_guidance(parser)
     options.add_few_steps(parser)
     parser.add_argument("--seed", type=options.whole(0, 2**62), default=0, help="of cases and noise (default 0)")
     parser.add_argument("--lines", type=lines, default=LINES, metavar="A,B", help="which lines (default all)")
@@ -66,8 +68,12 @@ def add_parser(subparsers):
 def run(args) -> None:
     folder = check_own_folder(args.output, "proof.json")
     options.check_few_steps(args)
+    if args.few_steps and args.subject_guidance:
+        raise SSRError("--few-steps is without guidance, and so without --subject-guidance; leave one of them out")
     with progress(args) as start:
         ssr = load_encoder(args, start)
+        if args.subject_guidance is not None:
+            ssr.config.subject_guidance = args.subject_guidance
         from ..mini import proof_report
         from ..mini.proof import count_steps, judge_accuracy, prove
 

@@ -87,14 +87,6 @@ def test_generate_scale_zero_is_without_the_subject(ssr, model, pictures):
     assert not np.array_equal(pixels("none.png"), pixels("one.png"))
 
 
-def test_subject_guidance_is_an_option(ssr, here, model, pictures):
-    words = ("--query", "cat", "--prompt", "a cat", "--model", model, "--steps", 8, "--seed", 5)
-    for name, strength in (("plain", ()), ("off", ("--subject-guidance", 0)), ("on", ("--subject-guidance", 1))):
-        assert ssr("generate", pictures / "pets.png", *words, *strength, "-o", f"{name}.png").code == 0
-    assert np.array_equal(pixels("off.png"), pixels("plain.png"))
-    assert not np.array_equal(pixels("on.png"), pixels("plain.png"))
-
-
 def test_generate_several_prompts_and_images_as_json(ssr, here, model, pictures):
     result = ssr(
         "generate", pictures / "pets.png", "--query", "cat", "--prompt", "a cat", "--prompt", "a dog",

@@ -86,3 +86,4 @@ def test_a_proof_says_that_it_was_in_few_steps(ssr, here, companions):
     assert result.code == 0, result.err
     proof = json.loads((here / "ssr-proof" / "proof.json").read_text())
     assert (proof["steps"], proof["guidance_scale"], proof["few_steps"]) == (FEW_STEPS, 1.0, "own")
+    assert proof["subject_guidance"] == 0.0
