@@ -366,6 +366,16 @@ def test_compile_without_graph_breaks(pipe, encoder, subjects, special):
     torch._dynamo.reset()
 
 
+def test_subject_guidance_of_a_compiled_unet(pipe, encoder, subjects):
+    common = {"num_inference_steps": 6, "seed": 5, "output_type": "np", "pipe": pipe, "subject_guidance": 1.0}
+    [expected] = encoder.generate("a cat", subjects, **common)
+    encoder.install(pipe)
+    torch._dynamo.reset()
+    pipe.unet = torch.compile(pipe.unet, backend="eager", fullgraph=True)
+    assert differ(encoder.generate("a cat", subjects, **common)[0], expected) < 1e-4
+    torch._dynamo.reset()
+
+
 # -- what is refused
 @pytest.mark.parametrize(
     "arguments, match",
