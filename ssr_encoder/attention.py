@@ -52,7 +52,10 @@ class SubjectProjection(nn.Module):
                 # Pipelines copy rows once a prompt; where prompts have rows of their own that is surplus. What is not
                 # is one negative and one positive row, or without guidance (as many latents as prompts) one.
                 pack = pack[:: len(pack) - 1] if latents >= 2 * pack.shape[1] else pack[:1]
-            rows.append(SubjectRows(pack.flatten(0, 1), progress, self.widths))
+            pack = pack.flatten(0, 1)
+            if len(packs) == 2:  # the first pack is for the negative rows, the second for the positive ones
+                pack = pack.chunk(2)[len(rows)]
+            rows.append(SubjectRows(pack, progress, self.widths))
         return rows
 
 
@@ -105,8 +108,8 @@ class SubjectAttnProcessor:
         if len(rows) == 1:
             out = out + self._subjects(attn, query, rows[0], ip_adapter_masks)
         elif rows:  # the negative half of the batch reads the first pack, the positive half the second
-            halves = zip(query.chunk(2), rows, (0, 1), strict=True)
-            out = out + torch.cat([self._subjects(attn, half, given.half(i), None) for half, given, i in halves])
+            halves = zip(query.chunk(2), rows, strict=True)
+            out = out + torch.cat([self._subjects(attn, half, given, None) for half, given in halves])
 
         out = attn.to_out[1](attn.to_out[0](out))
         if len(shape) == 4:

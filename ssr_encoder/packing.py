@@ -110,10 +110,6 @@ class SubjectRows:
         """Start and stop of every token, (R, N*T) each; None: all act all the time."""
         return self.parts[-1].chunk(2, dim=1) if len(self.parts) > 2 * len(self.widths) else None
 
-    def half(self, index: int) -> SubjectRows:
-        """The negative (0) or positive (1) half of the rows."""
-        return SubjectRows(self.pack.chunk(2)[index], self.progress, self.widths)
-
     def repeat_interleave(self, repeats: int, dim: int = 0, output_size: int | None = None) -> SubjectRows:
         return self
 

@@ -34,26 +34,17 @@ def test_the_positive_half_moves_and_nothing_else(installed, call):
     unet, (latents, timestep, text, pack) = installed.unet, call
     plain = predict(unet, *call)
     without = predict(unet, latents[3:], timestep, text[3:])
+    late, nobody = predict(unet, latents, 699, text, pack), predict(unet, latents, timestep, text)
     with subject_guidance(unet, 1.5, 0.3):
         found = predict(unet, *call)
-        assert torch.equal(predict(unet, latents, torch.tensor(699), text, pack), predict_at(unet, call, 699))
-        assert torch.equal(predict(unet, latents, timestep, text), predict(unet, latents, 900, text))
+        assert torch.equal(predict(unet, latents, 699, text, pack), late)
+        assert torch.equal(predict(unet, latents, timestep, text), nobody)
         dictionary = unet(latents, 900, text, added_cond_kwargs={"image_embeds": [pack]}).sample
     torch.testing.assert_close(found[:3], plain[:3])
     torch.testing.assert_close(found[3:], plain[3:] + 1.5 * (plain[3:] - without), atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(dictionary, found)
     assert (found[3:] - plain[3:]).abs().max() > 1e-3
     assert torch.equal(predict(unet, *call), plain), "all is as before"
-
-
-def predict_at(unet, call, timestep):
-    """A prediction without any hook of the context."""
-    hooks = dict(unet._forward_hooks)
-    unet._forward_hooks.clear()
-    try:
-        return predict(unet, call[0], torch.tensor(timestep), *call[2:])
-    finally:
-        unet._forward_hooks.update(hooks)
 
 
 def test_without_guidance_every_row_is_positive(installed, call):
@@ -64,27 +55,20 @@ def test_without_guidance_every_row_is_positive(installed, call):
     torch.testing.assert_close(found, plain + 0.5 * (plain - without), atol=1e-5, rtol=1e-4)
 
 
-def test_a_controlnets_residuals_are_halved_too(installed, call):
+def test_a_controlnets_residuals_are_halved_too(installed, call, controlnet):
     unet, (latents, timestep, text, _) = installed.unet, call
-    seen = []
-    handle = unet.conv_in.register_forward_hook(lambda module, args, output: seen.append(output))
-    predict(unet, *call)
-    handle.remove()
-    shapes = []
-    hooks = [b.register_forward_hook(lambda m, a, o: shapes.extend(x.shape for x in o[1])) for b in unet.down_blocks]
-    hooks.append(unet.mid_block.register_forward_hook(lambda m, a, o: shapes.append(o.shape)))
-    predict(unet, *call)
-    for hook in hooks:
-        hook.remove()
-    *down, mid = [torch.randn(shape) for shape in (seen[0].shape, *shapes)]
-    middle = {"mid_block_additional_residual": mid, "down_block_additional_residuals": tuple(down)}
-    half = {
-        "mid_block_additional_residual": mid[3:],
-        "down_block_additional_residuals": tuple(x[3:] for x in down),
-    }
-    plain, without = predict(unet, *call, **middle), predict(unet, latents[3:], timestep, text[3:], **half)
+    with torch.no_grad():  # a fresh ControlNet's residuals are zero: the shapes alone are taken from it
+        down, mid = controlnet(latents, timestep, text, torch.rand(6, 3, 64, 64), return_dict=False)
+    down, mid = tuple(map(torch.randn_like, down)), torch.randn_like(mid)
+
+    def residuals(rows):
+        halved = tuple(x[rows] for x in down)
+        return {"down_block_additional_residuals": halved, "mid_block_additional_residual": mid[rows]}
+
+    plain = predict(unet, *call, **residuals(slice(None)))
+    without = predict(unet, latents[3:], timestep, text[3:], **residuals(slice(3, None)))
     with subject_guidance(unet, 1.0, 1.0):
-        found = predict(unet, *call, **middle)
+        found = predict(unet, *call, **residuals(slice(None)))
     torch.testing.assert_close(found[3:], 2 * plain[3:] - without, atol=1e-4, rtol=1e-4)
 
 

@@ -51,6 +51,7 @@ def record(
 ) -> dict:
     """Everything that a later reader needs to compare, as JSON values. Shares are in [0, 1]. ``few_steps``: whose LoRA
     was used ("own", or a place)."""
+    guidance_scale = ssr.config.guidance_scale if guidance_scale is None else guidance_scale
     return {
         "format": FORMAT,
         "made": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -65,8 +66,8 @@ def record(
         "n": n,
         "steps": steps,
         "subject_scale": ssr.config.subject_scale,
-        "guidance_scale": ssr.config.guidance_scale if guidance_scale is None else guidance_scale,
-        "subject_guidance": ssr.config.subject_guidance if few_steps is None else 0.0,
+        "guidance_scale": guidance_scale,
+        "subject_guidance": ssr.config.subject_guidance if guidance_scale > 1 else 0.0,
         "few_steps": few_steps,
         "judge": judge,
         "lines": {
