@@ -11,11 +11,13 @@ import torch
 from . import attention
 from .errors import SSRError
 from .guidance import subject_guidance as guided
+from .shared_noise import NOISE_KEY, clip_noise
 from .subject import Subject
 
 if TYPE_CHECKING:
     from .encoder import SSREncoder
 
+FRAMES = 16  # of a clip unless num_frames says otherwise, as in the stock pipelines
 MAX_BATCH = 4  # pictures a call of the pipeline: keys and values are repeated for each
 
 
@@ -29,6 +31,7 @@ def generate(
     num_inference_steps: int = 30,
     guidance_scale: float | None = None,
     subject_guidance: float | None = None,
+    shared_noise: float | None = None,
     num_images: int = 1,
     seed: int | None = None,
     generator: torch.Generator | None = None,
@@ -47,6 +50,8 @@ def generate(
         guidance_scale: default the encoder's; 1 turns guidance off.
         subject_guidance: how much further the subjects are pushed than the prompt in the noisy steps, usually 0 to 2
             (guidance.py); default the encoder's with guidance, 0 without.
+        shared_noise: of a clip, the share of its frames' noise that is one for all of them, 0 to 1 (shared_noise.py);
+            default what the motion adapter was trained with, 0 for AnimateDiff's own.
         num_images: of each prompt.
         seed: picture i of a prompt gets the noise of ``seed + i``, however many are made at once.
         generator: instead of a seed, for a single picture.
@@ -64,6 +69,8 @@ def generate(
     _check(prompts, num_inference_steps, guidance_scale, num_images, height, width, seed)
     if subject_guidance is not None and not 0 <= subject_guidance <= 10:
         raise SSRError(f"subject_guidance is {subject_guidance}; give a number from 0 to 10, usually 0 to 2")
+    if shared_noise is not None and not 0 <= shared_noise <= 1:
+        raise SSRError(f"shared_noise is {shared_noise}; give a number from 0 to 1")
     if "clip_skip" in pipeline_arguments:
         raise SSRError("clip_skip does not work with this version of transformers; leave it out")
     pipe = self.pipe if pipe is None else pipe
@@ -94,12 +101,16 @@ def generate(
             arguments["width"] = width
         seed = int(torch.randint(2**32, ())) if seed is None else seed
         jobs = [(text, seed + i) for text in prompts for i in range(num_images)]
+        share = _shared_noise(pipe, shared_noise, pipeline_arguments)
         # Pipelines that start from a picture pair pictures with prompts in ways of their own: one at a time there.
         batch = MAX_BATCH if "image" not in pipeline_arguments and not hasattr(pipe, "motion_adapter") else 1
         results = []
         for start in range(0, len(jobs), batch):
             part = jobs[start : start + batch]
             generators = [torch.Generator("cpu").manual_seed(number) for _, number in part]
+            if share:
+                frames = pipeline_arguments.get("num_frames", FRAMES)
+                arguments["latents"] = clip_noise(pipe, share, frames, size, generator or generators[0])
             with guided(unet, subject_guidance, self.config.subject_guidance_until, halves=guidance):
                 output = pipe(
                     prompt=[text for text, _ in part] if batch > 1 else part[0][0],
@@ -132,6 +143,16 @@ def _size(pipe, height: int | None, width: int | None, arguments: dict) -> tuple
             size = picture.shape[-3:-1] if hasattr(picture, "shape") else (picture.height, picture.width)
         size = tuple(side - side % factor for side in size)
     return height or size[0], width or size[1]
+
+
+def _shared_noise(pipe, share: float | None, arguments: dict) -> float:
+    """What a clip's frames have of their noise in common; 0 for pictures and where the noise is given otherwise."""
+    adapter = getattr(pipe, "motion_adapter", None)
+    if adapter is None or any(name in arguments for name in ("latents", "video")):
+        if share:
+            raise SSRError("shared_noise is for clips made from noise; leave it out with pictures, latents= and video=")
+        return 0.0
+    return adapter.config.get(NOISE_KEY, 0.0) if share is None else share
 
 
 def _negative(negative_prompt: str | None, count: int, batch: int):

@@ -1,8 +1,9 @@
 """Stage ``motion``: a stock ``MotionAdapter`` for the embedded model, the UNet and the subject encoder frozen.
 
-AnimateDiff's training (Guo et al. 2023, section 4.2): every frame of a clip has noise of its own and the same timestep,
-and only temporal attention learns. Each motion module's last layer starts at zero, so that training starts from the
-still model, which draws 16 pictures that know nothing of one another.
+AnimateDiff's training (Guo et al. 2023, section 4.2): the frames of a clip have the same timestep, and only temporal
+attention learns. Most clips have a part of their noise in common (shared_noise.py says why). Each motion module's last
+layer starts at zero, so that training starts from the still model, which draws 16 pictures that know nothing of one
+another.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from ...attention import install
 from ...losses import denoising_loss, snr_weight
+from ...shared_noise import NOISE_KEY, SHARED_NOISE, mix_noise
 from ..data import draw, pooled_area
 from ..models import MiniConfig, make_motion_adapter
 from ..preview import PLACES, first_subjects, parts
@@ -40,6 +42,7 @@ class MotionRecipe(UNetRecipe):
     conditions = (0.6, 0.1, 0.2, 0.1)
     train_base = False
     noisier = 0.6  # what moves where is decided in the noisy ones
+    together = 0.75  # share of the clips whose frames have SHARED_NOISE of their noise in common; others: none
     short = 0.5  # share of the steps that see 8 to 12 frames from anywhere in the clip: cheaper, and other lengths work
 
     def __init__(self, config: MiniConfig, train: TrainConfig, device: torch.device, weights: Path):
@@ -113,9 +116,15 @@ class MotionRecipe(UNetRecipe):
             batch = batch | {name: batch[name][:, start : start + count] for name in ("latents", "area")}
         return super()._conditions(batch)
 
+    def _noise(self, latents: Tensor) -> Tensor:
+        shape, device = latents.shape, self.device
+        chosen = torch.rand(shape[0], 1, 1, 1, 1, device=device, generator=self.generator) < self.together
+        both = mix_noise(shape, SHARED_NOISE, self.generator, device)
+        return torch.where(chosen, both, mix_noise(shape, 0.0, self.generator, device))
+
     def _noised(self, batch: dict, latents: Tensor, timesteps: Tensor, generator: torch.Generator) -> dict:
         """A batch of the parent's with other timesteps (n,) and noise."""
-        noise = torch.randn(latents.shape, device=self.device, generator=generator)
+        noise = mix_noise(latents.shape, SHARED_NOISE, generator, self.device)
         noisy = self.scheduler.add_noise(latents, noise, timesteps)
         target = self.scheduler.get_velocity(latents, noise, timesteps)
         return batch | {"model": batch["model"] | {"noisy": noisy, "timesteps": timesteps}, "target": target}
@@ -204,7 +213,9 @@ class MotionRecipe(UNetRecipe):
 
     def export(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        copy.deepcopy(self.adapter).half().save_pretrained(folder / FOLDER, max_shard_size="15MB")
+        adapter = copy.deepcopy(self.adapter).half()
+        adapter.register_to_config(**{NOISE_KEY: SHARED_NOISE})
+        adapter.save_pretrained(folder / FOLDER, max_shard_size="15MB")
 
 
 def motion_modules(adapter: MotionAdapter) -> list:

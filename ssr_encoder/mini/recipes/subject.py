@@ -226,7 +226,7 @@ class UNetRecipe(Recipe):
         }
         latents = batch["latents"].float()
         timesteps = self._timesteps(n)
-        noise = torch.randn(latents.shape, device=device, generator=self.generator)
+        noise = self._noise(latents)
         model |= {"noisy": self.scheduler.add_noise(latents, noise, timesteps), "timesteps": timesteps}
         return {
             "model": model,
@@ -234,6 +234,9 @@ class UNetRecipe(Recipe):
             "asked": asked & (scale > 0),
             "pixel_weight": 1 + (self.subject_pixels - 1) * batch["area"].float(),
         }
+
+    def _noise(self, latents: Tensor) -> Tensor:
+        return torch.randn(latents.shape, device=self.device, generator=self.generator)
 
     def _timesteps(self, n: int) -> Tensor:
         """(n,), one from each n-th of the distribution, in random order: batches differ less than by free draws."""

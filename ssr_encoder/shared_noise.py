@@ -1,0 +1,41 @@
+"""Noise that the frames of a clip have a part of in common.
+
+A picture's noise decides much of what a diffusion model draws: frames of unrelated noise begin as unrelated pictures,
+which temporal attention has to bring together. "Mixed noise" (Ge et al. 2023, "Preserve Your Own Correlation", section
+4.1) gives all of them one part of it. A motion adapter has to be trained so, and says it in its config.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+SHARED_NOISE = 0.5  # of the noise's variance, in the embedded model's clips: alpha = 1 in the paper
+NOISE_KEY = "_shared_noise"  # in the config of a motion adapter trained so; diffusers carries private keys along
+
+
+def mix_noise(shape: Sequence[int], share: float, generator: torch.Generator, device="cpu") -> torch.Tensor:
+    """Noise of unit variance for clips, of whose variance ``share`` (0 to 1) is common to the frames of a clip.
+
+    Args:
+        shape: (clips, frames, channels, height, width).
+        generator: of the device.
+    """
+    clips, _, *rest = shape
+    common = torch.randn(clips, 1, *rest, generator=generator, device=device)
+    own = torch.randn(*shape, generator=generator, device=device)
+    return share**0.5 * common + (1 - share) ** 0.5 * own
+
+
+def clip_noise(pipe, share: float, num_frames: int, size: tuple[int, int], generator: torch.Generator) -> torch.Tensor:
+    """Latents (1, channels, frames, height, width) for the slot of that name of a stock video pipeline.
+
+    Args:
+        share: as in :func:`mix_noise`.
+        size: (height, width) of the frames in pixels.
+        generator: of any device.
+    """
+    height, width = (side // pipe.vae_scale_factor for side in size)
+    shape = (1, num_frames, pipe.unet.config.in_channels, height, width)
+    return mix_noise(shape, share, generator, generator.device).transpose(1, 2).to(pipe.unet.device, pipe.unet.dtype)
