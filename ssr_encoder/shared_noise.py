@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import torch
 
-SHARED_NOISE = 0.5  # of the noise's variance, in the embedded model's clips: alpha = 1 in the paper
+SHARED_NOISE = 0.75  # of the noise's variance, in the embedded model's clips (in the paper alpha = 1 or 2: .5 or .8)
 NOISE_KEY = "_shared_noise"  # in the config of a motion adapter trained so; diffusers carries private keys along
 
 

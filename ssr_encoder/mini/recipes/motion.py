@@ -42,7 +42,7 @@ class MotionRecipe(UNetRecipe):
     conditions = (0.6, 0.1, 0.2, 0.1)
     train_base = False
     noisier = 0.6  # what moves where is decided in the noisy ones
-    together = 0.75  # share of the clips whose frames have SHARED_NOISE of their noise in common; others: none
+    together = 0.9  # share of the clips whose frames have SHARED_NOISE of their noise in common; others: none
     short = 0.5  # share of the steps that see 8 to 12 frames from anywhere in the clip: cheaper, and other lengths work
 
     def __init__(self, config: MiniConfig, train: TrainConfig, device: torch.device, weights: Path):
