@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .losses import denoising_loss, embedding_consistency_loss, snr_weight
     from .model import SubjectModel
     from .packing import SubjectKeyValues
+    from .shared_noise import clip_noise
     from .subject import Subject
     from .version import __version__
 
@@ -30,6 +31,7 @@ _HOMES = {
     "SubjectModel": "model",
     "TokenToPatchAligner": "aligner",
     "__version__": "version",
+    "clip_noise": "shared_noise",
     "control_pipeline": "companions",
     "controlled_video_pipeline": "companions",
     "denoising_loss": "losses",
@@ -52,6 +54,7 @@ __all__ = [
     "SubjectModel",
     "TokenToPatchAligner",
     "__version__",
+    "clip_noise",
     "control_pipeline",
     "controlled_video_pipeline",
     "denoising_loss",
