@@ -119,8 +119,11 @@ def test_shipped_weights_are_where_it_starts(earlier, tmp_path):
     recipe = make("motion", earlier)
     torch.nn.init.normal_(recipe.adapter.mid_block.motion_modules[0].proj_out.weight)
     recipe.adapter.save_pretrained(tmp_path / "motion_adapter")
-    own = make("motion", tmp_path).motion.mid_block.motion_modules[0].proj_out.weight
+    again = make("motion", tmp_path)
+    own = again.motion.mid_block.motion_modules[0].proj_out.weight
     assert torch.equal(own, recipe.adapter.mid_block.motion_modules[0].proj_out.weight)
+    again.export(tmp_path / "again")
+    assert str(tmp_path) not in (tmp_path / "again" / "motion_adapter" / "config.json").read_text()
 
 
 def test_streams_share_a_batch(earlier):

@@ -8,7 +8,6 @@ another.
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import random
 from pathlib import Path
@@ -213,9 +212,11 @@ class MotionRecipe(UNetRecipe):
 
     def export(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        adapter = copy.deepcopy(self.adapter).half()
-        adapter.register_to_config(**{NOISE_KEY: SHARED_NOISE})
-        adapter.save_pretrained(folder / FOLDER, max_shard_size="15MB")
+        # A copy of its own config, which says nothing of the folder that this run started from.
+        config = {key: value for key, value in self.adapter.config.items() if key != "_name_or_path"}
+        adapter = MotionAdapter.from_config(config | {NOISE_KEY: SHARED_NOISE})
+        adapter.load_state_dict(self.adapter.state_dict())
+        adapter.half().save_pretrained(folder / FOLDER, max_shard_size="15MB")
 
 
 def motion_modules(adapter: MotionAdapter) -> list:
