@@ -51,7 +51,7 @@ def generate(
         subject_guidance: how much further the subjects are pushed than the prompt in the noisy steps, usually 0 to 2
             (guidance.py); default the encoder's with guidance, 0 without.
         shared_noise: of a clip, the share of its frames' noise that is one for all of them, 0 to 1 (shared_noise.py);
-            default what the motion adapter was trained with, 0 for AnimateDiff's own.
+            default what the motion adapter's config asks for; AnimateDiff's own ask for none.
         num_images: of each prompt.
         seed: picture i of a prompt gets the noise of ``seed + i``, however many are made at once.
         generator: instead of a seed, for a single picture.

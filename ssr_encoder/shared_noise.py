@@ -2,7 +2,7 @@
 
 A picture's noise decides much of what a diffusion model draws: frames of unrelated noise begin as unrelated pictures,
 which temporal attention has to bring together. "Mixed noise" (Ge et al. 2023, "Preserve Your Own Correlation", section
-4.1) gives all of them one part of it. A motion adapter has to be trained so, and says it in its config.
+4.1) gives all of them one part of it. A motion adapter has to be trained so; its config says what to make clips with.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import torch
 
-SHARED_NOISE = 0.75  # of the noise's variance, in the embedded model's clips (in the paper alpha = 1 or 2: .5 or .8)
+SHARED_NOISE = 0.75  # of the noise's variance, when the embedded model is trained (in the paper alpha = 1 or 2: .5, .8)
 NOISE_KEY = "_shared_noise"  # in the config of a motion adapter trained so; diffusers carries private keys along
 
 
