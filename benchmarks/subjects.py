@@ -26,7 +26,7 @@ SUBJECTS = (1, 2, 4)
 TOKENS = {"sd15": (77, 6 * 77), "mini": (20, 4 * 20)}  # of the prompt and of a subject
 
 
-def build(model: str, device: str, dtype: torch.dtype) -> UNet2DConditionModel:
+def build(model: str, device: torch.device, dtype: torch.dtype) -> UNet2DConditionModel:
     torch.manual_seed(0)
     if model == "mini":
         return make_unet(MiniConfig()).to(device, dtype).eval()
@@ -34,12 +34,12 @@ def build(model: str, device: str, dtype: torch.dtype) -> UNet2DConditionModel:
     return UNet2DConditionModel(sample_size=64, cross_attention_dim=768).to(device, dtype).eval()
 
 
-def timed(call, device: str) -> float:
-    if device == "cuda":
+def timed(call, device: torch.device) -> float:
+    if device.type == "cuda":
         torch.cuda.synchronize()
     start = time.perf_counter()
     call()
-    if device == "cuda":
+    if device.type == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter() - start
 
@@ -49,7 +49,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", choices=TOKENS, default="sd15")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--device", type=torch.device, default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
@@ -99,7 +99,7 @@ def main() -> None:
         }
     peak = (
         torch.cuda.max_memory_allocated()
-        if args.device == "cuda"
+        if args.device.type == "cuda"
         else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     )
     if args.json:
@@ -107,7 +107,7 @@ def main() -> None:
             json.dumps(
                 {
                     "model": args.model,
-                    "device": args.device,
+                    "device": str(args.device),
                     "dtype": args.dtype,
                     "steps": table,
                     "peak_mb": peak // 10**6,

@@ -15,11 +15,14 @@ SHARED_NOISE = 0.75  # of the noise's variance, when the embedded model is train
 NOISE_KEY = "_shared_noise"  # in the config of a motion adapter trained so; diffusers carries private keys along
 
 
-def mix_noise(shape: Sequence[int], share: float, generator: torch.Generator, device="cpu") -> torch.Tensor:
+def mix_noise(
+    shape: Sequence[int], share: float | torch.Tensor, generator: torch.Generator, device="cpu"
+) -> torch.Tensor:
     """Noise of unit variance for clips, of whose variance ``share`` (0 to 1) is common to the frames of a clip.
 
     Args:
         shape: (clips, frames, channels, height, width).
+        share: one for all clips, or (clips, 1, 1, 1, 1).
         generator: of the device.
     """
     clips, _, *rest = shape

@@ -153,6 +153,16 @@ def motion_adapter() -> MotionAdapter:
     ).eval()
 
 
+@pytest.fixture
+def still_adapter(motion_adapter) -> MotionAdapter:
+    """Through it no frame sees another: a clip is pictures that know nothing of one another."""
+    still = MotionAdapter.from_config(motion_adapter.config)
+    for name, parameter in still.named_parameters():
+        if "proj_out" in name:
+            torch.nn.init.zeros_(parameter)
+    return still.eval()
+
+
 @pytest.fixture(scope="session")
 def subject_config() -> SubjectConfig:
     return SubjectConfig(

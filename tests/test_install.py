@@ -8,11 +8,13 @@ from safetensors import safe_open
 from ssr_encoder import SSRError
 from ssr_encoder.attention import SubjectAttnProcessor, install, is_installed, remove
 
+D = 32  # width of text embeddings
+
 
 @pytest.fixture
 def given():
     """Latents and text embeddings, one row."""
-    return torch.randn(1, 4, 16, 16), torch.randn(1, 12, 32)
+    return torch.randn(1, 4, 16, 16), torch.randn(1, 12, D)
 
 
 def run(unet, given):
@@ -71,12 +73,12 @@ def test_double_install_and_needless_remove(unet, subject_config):
 
 def ip_adapter_weights(unet) -> dict:
     weights = {"image_proj": {}, "ip_adapter": {}}
-    weights["image_proj"] |= {"proj.weight": torch.randn(4 * 32, 16), "proj.bias": torch.randn(4 * 32)}
-    weights["image_proj"] |= {"norm.weight": torch.ones(32), "norm.bias": torch.zeros(32)}
+    weights["image_proj"] |= {"proj.weight": torch.randn(4 * D, 16), "proj.bias": torch.randn(4 * D)}
+    weights["image_proj"] |= {"norm.weight": torch.ones(D), "norm.bias": torch.zeros(D)}
     for i, name in enumerate(unet.attn_processors):
         if "attn2" in name:
             width = unet.get_submodule(name.removesuffix(".processor")).inner_dim
-            weights["ip_adapter"] |= {f"{i}.to_{x}_ip.weight": torch.randn(width, 32) for x in "kv"}
+            weights["ip_adapter"] |= {f"{i}.to_{x}_ip.weight": torch.randn(width, D) for x in "kv"}
     return weights
 
 

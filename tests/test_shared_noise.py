@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from diffusers import MotionAdapter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -25,19 +24,15 @@ def test_unit_variance_and_the_share_between_frames(share, seed):
     assert (noise.flatten(2).var(2) - 1).abs().max() < 0.08 and noise.mean(dim=(2, 3, 4)).abs().max() < 0.05
 
 
+def test_a_share_for_each_clip():
+    share = torch.tensor([0.0, 1.0])[:, None, None, None, None]
+    none, all_of_it = mix_noise((2, 3, 4, 64, 64), share, torch.Generator().manual_seed(0))
+    assert torch.equal(all_of_it[0], all_of_it[2]) and abs(float((none[0] * none[2]).mean())) < 0.05
+
+
 @pytest.fixture(scope="module")
 def ssr(folder) -> SSREncoder:
     return SSREncoder.from_pretrained(folder, device="cpu")
-
-
-@pytest.fixture(scope="module")
-def still(motion_adapter) -> MotionAdapter:
-    """No frame sees another, so that frames differ by their noise alone."""
-    still = MotionAdapter.from_config(motion_adapter.config)
-    for name, parameter in still.named_parameters():
-        if "proj_out" in name:
-            torch.nn.init.zeros_(parameter)
-    return still
 
 
 def made(ssr, pipe, **more) -> np.ndarray:
@@ -49,21 +44,17 @@ def apart(frames: np.ndarray) -> float:
     return float(np.abs(frames[1:] - frames[:-1]).max())
 
 
-def test_frames_with_all_noise_in_common_are_one_picture(ssr, still):
-    pipe = video_pipeline(ssr, still)
+def test_frames_with_all_noise_in_common_are_one_picture(ssr, still_adapter):
+    pipe = video_pipeline(ssr, still_adapter)
     own, half, all_of_it = (made(ssr, pipe, shared_noise=share) for share in (0, 0.5, 1))
     assert apart(all_of_it) < 1e-4 < apart(half) < apart(own)
     assert np.array_equal(own, made(ssr, pipe)), "a stock adapter knows nothing of it"
     assert np.array_equal(half, made(ssr, pipe, shared_noise=0.5)), "as repeatable as anything with a seed"
 
 
-def test_an_adapter_says_what_it_was_trained_with(ssr, still, tmp_path):
-    still = MotionAdapter.from_config(still.config)
-    still.register_to_config(**{NOISE_KEY: 1.0})
-    for name, parameter in still.named_parameters():
-        if "proj_out" in name:
-            torch.nn.init.zeros_(parameter)
-    still.save_pretrained(tmp_path)
+def test_an_adapter_asks_for_its_share(ssr, still_adapter, tmp_path):
+    still_adapter.register_to_config(**{NOISE_KEY: 1.0})
+    still_adapter.save_pretrained(tmp_path)
     pipe = video_pipeline(ssr, tmp_path)
     assert apart(made(ssr, pipe)) < 1e-4 < apart(made(ssr, pipe, shared_noise=0))
     given = clip_noise(pipe, 0.0, 3, (64, 64), torch.Generator().manual_seed(0))
@@ -71,14 +62,14 @@ def test_an_adapter_says_what_it_was_trained_with(ssr, still, tmp_path):
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.1, float("nan")])
-def test_a_share_out_of_range(ssr, still, share):
+def test_a_share_out_of_range(ssr, still_adapter, share):
     with pytest.raises(SSRError, match="shared_noise is .*; give a number from 0 to 1"):
-        made(ssr, video_pipeline(ssr, still), shared_noise=share)
+        made(ssr, video_pipeline(ssr, still_adapter), shared_noise=share)
 
 
-def test_pictures_share_no_noise(ssr, still):
+def test_pictures_share_no_noise(ssr, still_adapter):
     with pytest.raises(SSRError, match="shared_noise is for clips"):
         ssr.generate("a cat", shared_noise=0.5, **CALL)
     with pytest.raises(SSRError, match="leave it out with"):
-        pipe = video_pipeline(ssr, still)
+        pipe = video_pipeline(ssr, still_adapter)
         made(ssr, pipe, shared_noise=0.5, latents=clip_noise(pipe, 0.0, 3, (64, 64), torch.Generator()))

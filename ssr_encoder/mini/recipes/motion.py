@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ...attention import install
 from ...losses import denoising_loss, snr_weight
-from ...shared_noise import NOISE_KEY, SHARED_NOISE, mix_noise
+from ...shared_noise import NOISE_KEY, SHARED_NOISE, clip_noise, mix_noise
 from ..data import draw, pooled_area
 from ..models import MiniConfig, make_motion_adapter
 from ..preview import PLACES, first_subjects, parts
@@ -118,10 +118,8 @@ class MotionRecipe(UNetRecipe):
         return super()._conditions(batch)
 
     def _noise(self, latents: Tensor) -> Tensor:
-        shape, device = latents.shape, self.device
-        chosen = torch.rand(shape[0], 1, 1, 1, 1, device=device, generator=self.generator) < self.together
-        both = mix_noise(shape, SHARED_NOISE, self.generator, device)
-        return torch.where(chosen, both, mix_noise(shape, 0.0, self.generator, device))
+        chosen = torch.rand(len(latents), 1, 1, 1, 1, device=self.device, generator=self.generator) < self.together
+        return mix_noise(latents.shape, SHARED_NOISE * chosen, self.generator, self.device)
 
     def _noised(self, batch: dict, latents: Tensor, timesteps: Tensor, generator: torch.Generator) -> dict:
         """A batch of the parent's with other timesteps (n,) and noise."""
@@ -197,7 +195,9 @@ class MotionRecipe(UNetRecipe):
         pipe.set_progress_bar_config(disable=True)
         places = [p for p in PLACES if p in self.world.places] or self.world.places[:3]
         packs, rows = first_subjects(self, kept), []
+        size = (self.config.image_size,) * 2
         for i, concept in enumerate(example.target.concept[:, 0].tolist()):
+            generator = torch.Generator(self.device).manual_seed(1 + i)
             with self.autocast():
                 clip = pipe(
                     f"a {self.world.concepts[concept]} in the {places[i % len(places)]}",
@@ -206,7 +206,8 @@ class MotionRecipe(UNetRecipe):
                     guidance_scale=self.subject_config.guidance_scale,
                     output_type="pt",
                     ip_adapter_image_embeds=[packs[:, i : i + 1]],
-                    generator=torch.Generator(self.device).manual_seed(1 + i),
+                    latents=clip_noise(pipe, self.in_common, frames, size, generator),
+                    generator=generator,
                 ).frames[0]
             at = torch.linspace(0, frames - 1, SHOWN).round().long()
             rows.append(torch.cat([example.references[i, :1] / 2 + 0.5, clip.float()[at]]))
