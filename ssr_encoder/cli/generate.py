@@ -97,6 +97,12 @@ def add_companions(parser) -> None:
     group.add_argument(
         "--motion-adapter", metavar="MODEL", help="a motion adapter: a folder or a hub id (default the base's)"
     )
+    group.add_argument(
+        "--shared-noise",
+        type=options.number(0, 1, "0.75 to 0.97"),
+        metavar="SHARE",
+        help="part of the noise that the frames have in common, 0 to 1: more is calmer (default the motion adapter's)",
+    )
     group.add_argument("--fps", type=options.whole(1, 50, "8"), metavar="N", help="frames a second (default 8)")
 
 
@@ -133,6 +139,8 @@ def run(args) -> None:
                 settings["guidance_scale"] = args.guidance_scale
             if args.subject_guidance is not None:
                 settings["subject_guidance"] = args.subject_guidance
+            if args.shared_noise is not None:
+                settings["shared_noise"] = args.shared_noise
             steps = args.steps or settings.get("num_inference_steps") or (CLIP_STEPS if args.frames else STEPS)
             pipe, more = _pipeline(args, ssr, layout)
             pipe.set_progress_bar_config(disable=True)
@@ -188,6 +196,7 @@ def _check_companions(args, clips: tuple[str, ...]) -> None:
         ("controlnet", "control"),
         ("control_scale", "control"),
         ("motion_adapter", "frames"),
+        ("shared_noise", "frames"),
         ("fps", "frames"),
     ):
         if getattr(args, option) is not None and getattr(args, needed) is None:

@@ -79,6 +79,18 @@ def test_a_clip_has_fewer_steps_unless_told(ssr, here, asked):
     assert ssr(*asked, "--frames", 2, "-o", "one.gif", "--json").json["steps"] == 1
 
 
+def test_a_clip_with_all_its_noise_in_common(ssr, here, asked, encoder, pictures):
+    result = ssr(*asked, "--frames", 3, "--shared-noise", 1, "-o", "calm.gif")
+    assert result.code == 0, result.err
+    [frames] = encoder.generate(
+        "a cat", subject(encoder, pictures), pipe=video_pipeline(encoder), num_inference_steps=1, seed=5, num_frames=3,
+        shared_noise=1.0,
+    )  # fmt: skip
+    assert (here / "calm.gif").read_bytes() == clip_bytes(frames, ".gif", 8)
+    assert ssr(*asked, "--frames", 3, "-o", "usual.gif").code == 0
+    assert (here / "usual.gif").read_bytes() != (here / "calm.gif").read_bytes()
+
+
 def test_frames_in_every_format(ssr, here, asked):
     pytest.importorskip("av")
     for name in ("cat.webp", "cat.mp4"):
@@ -123,6 +135,8 @@ def test_a_bright_map_is_noted(ssr, here, asked):
         (["--control-scale", "1"], ["--control-scale", "--control"]),
         (["--motion-adapter", "./x"], ["--motion-adapter", "--frames"]),
         (["--fps", "8"], ["--fps", "--frames"]),
+        (["--shared-noise", "0.9"], ["--shared-noise", "--frames"]),
+        (["--frames", "4", "--shared-noise", "1.1"], ["--shared-noise", "0 to 1"]),
         (["--frames", "1"], ["--frames", "2 to 32"]),
         (["--frames", "33"], ["--frames", "2 to 32"]),
         (["--frames", "x"], ["--frames"]),
