@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
+
 from .errors import SSRError
 from .extras import need
 from .files import may_be_hub_id
@@ -28,7 +30,8 @@ def few_steps(ssr: SSREncoder, lora: str | os.PathLike | None = None) -> Iterato
     """Within the context ``ssr.pipe``, and what is built of it there, draws in few steps; after it all is as before.
 
     ``with few_steps(ssr) as settings: ssr.generate(prompt, subject, **settings)``: about an eighth of the arithmetic
-    of 30 steps with guidance. Other LoRAs in the pipeline stay active. Video pipelines cannot be built within it.
+    of 30 steps with guidance. Other LoRAs in the pipeline stay active, as strong as they are then. Video pipelines
+    cannot be built within it.
 
     Args:
         lora: a folder, a file or a hub id; default the base model's own (``few_step/`` beside it).
@@ -44,6 +47,7 @@ def few_steps(ssr: SSREncoder, lora: str | os.PathLike | None = None) -> Iterato
     where = _place(ssr, None if lora is None else str(lora))
     pipe = ssr.pipe
     others, scales, scheduler = _active(pipe), _scales(pipe), pipe.scheduler
+    merged = []
     try:
         try:
             pipe.load_lora_weights(where, adapter_name=FOLDER, use_safetensors=True)
@@ -55,9 +59,11 @@ def few_steps(ssr: SSREncoder, lora: str | os.PathLike | None = None) -> Iterato
         pipe.set_adapters([*others, FOLDER])
         _put_back(scales)
         pipe.scheduler = few_step_scheduler(scheduler)
+        merged = _merge(pipe.unet)
         yield {"num_inference_steps": FEW_STEPS, "guidance_scale": 1.0}
     finally:
         pipe.scheduler = scheduler
+        _take_apart(merged)
         if others:
             pipe.delete_adapters(FOLDER)
             pipe.set_adapters(others)
@@ -81,6 +87,24 @@ def _scales(pipe) -> list[tuple[dict, dict]]:
 def _put_back(scales: list[tuple[dict, dict]]) -> None:
     for scaling, before in scales:
         scaling.update(before)
+
+
+def _merge(unet) -> list[tuple]:
+    """Add the active LoRAs to the weights of the layers that the few-step LoRA is for: beside them, their own small
+    products take a third of the time on a CPU. Returns what :func:`_take_apart` needs; a copy of those weights."""
+    layers = [layer for layer in unet.modules() if FOLDER in getattr(layer, "lora_A", ())]
+    kept = [(layer, layer.get_base_layer().weight.detach().clone()) for layer in layers]
+    for layer in layers:
+        layer.merge()
+    return kept
+
+
+@torch.no_grad()
+def _take_apart(merged: list[tuple]) -> None:
+    """Exactly as before: peft would subtract what it added, which rounds."""
+    for layer, weight in merged:
+        layer.merged_adapters.clear()
+        layer.get_base_layer().weight.copy_(weight)
 
 
 def few_step_scheduler(scheduler):

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import torch
 
-SHARED_NOISE = 0.95  # of the noise's variance, when the embedded model is trained (in the paper alpha = 1 or 2: .5, .8)
+SHARED_NOISE = 0.75  # of the noise's variance, when the embedded model is trained (in the paper alpha = 1 or 2: .5, .8)
 NOISE_KEY = "_shared_noise"  # in the config of a motion adapter trained so; diffusers carries private keys along
 
 

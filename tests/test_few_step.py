@@ -86,10 +86,21 @@ def test_it_is_given_up_when_something_fails_inside(ssr, picture):
         pass
 
 
-def test_another_lora_stays(ssr, picture, tmp_path):
+def test_it_draws_what_the_lora_beside_the_weights_would(ssr, picture):
+    subject = ssr.encode(picture, "cat")
+    with few_steps(ssr) as settings:
+        few = picture_of(ssr, subject, **settings)
+        scheduler = ssr.pipe.scheduler
+    ssr.pipe.load_lora_weights(ssr.base + "/" + FOLDER)
+    ssr.pipe.scheduler = scheduler
+    assert np.abs(few - picture_of(ssr, subject, **settings)).max() < 1e-4
+
+
+@pytest.mark.parametrize("targets", [("to_v",), ("to_q", "to_v")], ids=["other layers", "some of the same layers"])
+def test_another_lora_stays(ssr, picture, tmp_path, targets):
     subject = ssr.encode(picture, "cat")
     plain = picture_of(ssr, subject)
-    ssr.pipe.load_lora_weights(save_lora(ssr.remove(ssr.pipe).unet, tmp_path, targets=("to_v",)), adapter_name="style")
+    ssr.pipe.load_lora_weights(save_lora(ssr.remove(ssr.pipe).unet, tmp_path, targets=targets), adapter_name="style")
     full = picture_of(ssr, subject)
     ssr.pipe.set_adapters(["style"], [0.3])
     styled, scheduler = picture_of(ssr, subject), ssr.pipe.scheduler

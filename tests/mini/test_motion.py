@@ -101,7 +101,7 @@ def test_only_temporal_attention_learns_and_what_is_saved_is_a_stock_adapter(ear
     assert {value.dtype for value in load_file(file).values()} == {torch.float16}
     assert recipe.adapter.dtype == torch.float32
     adapter = MotionAdapter.from_pretrained(tmp_path / "motion_adapter")
-    assert adapter.config[NOISE_KEY] == SHARED_NOISE
+    assert adapter.config[NOISE_KEY] == recipe.in_common
     averaged = dict(zip((n for n, _ in recipe.adapter.named_parameters()), recipe.ema.shadow_params, strict=True))
     for name, value in adapter.named_parameters():
         assert torch.allclose(value.float(), averaged[name], atol=1e-3)
