@@ -130,7 +130,18 @@ class FilterWork:
             except duckdb.Error as error:
                 if "No space left" in str(error) or "ould not write" in str(error):
                     raise SSRError(f"cannot write {target} ({_line(error)}); make room and run again") from None
+                if self.where is not None and self._readable(connection):
+                    raise SSRError(f"--where fails on {path}: {_line(error)}; mend the expression") from None
                 raise BadShard(f"bad records {path} ({_line(error)}); make them again or remove them") from None
+
+    def _readable(self, connection) -> bool:
+        """Whether every value of the records can be read; the error of a query was then its expression's."""
+        duckdb = need("duckdb", "data")
+        try:
+            connection.execute("SELECT max(hash(records)) FROM records").fetchall()
+        except duckdb.Error:
+            return False
+        return True
 
     def _connect(self, path: Path, writable: list[Path]):
         """A database in memory with the view ``records``, which can read this file, write those, and nothing else."""

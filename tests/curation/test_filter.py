@@ -98,6 +98,7 @@ def test_columns_can_be_named(tmp_path):
         ("(SELECT count(*) FROM read_parquet('{2}')) > 0", "file system operations are disabled"),
         ("caption::INTEGER > 3", "Could not convert string 'a cat' to INT32"),
         ("regexp_matches(caption, '[')", "missing ]"),
+        ("CASE WHEN width > 0 THEN error('too wide') END", "too wide"),
     ],
 )
 def test_a_bad_expression_is_one_line_with_the_reason(records, tmp_path, where, words):
@@ -114,6 +115,8 @@ def test_bad_files_are_counted_and_listed(records, tmp_path):
     whole = write(records / "c.parquet", ROWS * 1000).read_bytes()
     (records / "c.parquet").write_bytes(whole[:100] + bytes(2000) + whole[2100:])
     assert [bool(r.error) for r in run(records, tmp_path / "out")] == [False, True, True]
+    expression = run(records, tmp_path / "where", where="width > 0")  # is not blamed for the file
+    assert [bool(r.error) for r in expression] == [False, True, True]
     totals = json.loads((tmp_path / "out" / "report.json").read_text())
     assert [bad["shard"] for bad in totals["bad_shards"]] == ["b.parquet", "c.parquet"] and totals["kept"] == 2
     assert [p.name for p in (tmp_path / "out").glob("*.parquet")] == ["a.parquet"]
