@@ -11,7 +11,7 @@ import torch
 from . import attention
 from .errors import SSRError
 from .guidance import subject_guidance as guided
-from .shared_noise import NOISE_KEY, clip_noise
+from .shared_noise import NOISE_KEY, SMOOTH_KEY, clip_noise
 from .subject import Subject
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ def generate(
     guidance_scale: float | None = None,
     subject_guidance: float | None = None,
     shared_noise: float | None = None,
+    smooth_noise: float | None = None,
     num_images: int = 1,
     seed: int | None = None,
     generator: torch.Generator | None = None,
@@ -52,6 +53,7 @@ def generate(
             (guidance.py); default the encoder's with guidance, 0 without.
         shared_noise: of a clip, the share of its frames' noise that is one for all of them, 0 to 1 (shared_noise.py);
             default what the motion adapter's config asks for; AnimateDiff's own ask for none.
+        smooth_noise: how far the rest of a frame's noise follows that of the frame before, 0 to 1; default likewise.
         num_images: of each prompt.
         seed: picture i of a prompt gets the noise of ``seed + i``, however many are made at once.
         generator: instead of a seed, for a single picture.
@@ -69,8 +71,9 @@ def generate(
     _check(prompts, num_inference_steps, guidance_scale, num_images, height, width, seed)
     if subject_guidance is not None and not 0 <= subject_guidance <= 10:
         raise SSRError(f"subject_guidance is {subject_guidance}; give a number from 0 to 10, usually 0 to 2")
-    if shared_noise is not None and not 0 <= shared_noise <= 1:
-        raise SSRError(f"shared_noise is {shared_noise}; give a number from 0 to 1")
+    for name, value in (("shared_noise", shared_noise), ("smooth_noise", smooth_noise)):
+        if value is not None and not 0 <= value <= 1:
+            raise SSRError(f"{name} is {value}; give a number from 0 to 1")
     if "clip_skip" in pipeline_arguments:
         raise SSRError("clip_skip does not work with this version of transformers; leave it out")
     pipe = self.pipe if pipe is None else pipe
@@ -101,16 +104,16 @@ def generate(
             arguments["width"] = width
         seed = int(torch.randint(2**32, ())) if seed is None else seed
         jobs = [(text, seed + i) for text in prompts for i in range(num_images)]
-        share = _shared_noise(pipe, shared_noise, pipeline_arguments)
+        share, smooth = _shared_noise(pipe, shared_noise, smooth_noise, pipeline_arguments)
         # Pipelines that start from a picture pair pictures with prompts in ways of their own: one at a time there.
         batch = MAX_BATCH if "image" not in pipeline_arguments and not hasattr(pipe, "motion_adapter") else 1
         results = []
         for start in range(0, len(jobs), batch):
             part = jobs[start : start + batch]
             generators = [torch.Generator("cpu").manual_seed(number) for _, number in part]
-            if share:
+            if share or smooth:
                 frames = pipeline_arguments.get("num_frames", FRAMES)
-                arguments["latents"] = clip_noise(pipe, share, frames, size, generator or generators[0])
+                arguments["latents"] = clip_noise(pipe, share, frames, size, generator or generators[0], smooth)
             with guided(unet, subject_guidance, self.config.subject_guidance_until, halves=guidance):
                 output = pipe(
                     prompt=[text for text, _ in part] if batch > 1 else part[0][0],
@@ -145,14 +148,17 @@ def _size(pipe, height: int | None, width: int | None, arguments: dict) -> tuple
     return height or size[0], width or size[1]
 
 
-def _shared_noise(pipe, share: float | None, arguments: dict) -> float:
-    """What a clip's frames have of their noise in common; 0 for pictures and where the noise is given otherwise."""
+def _shared_noise(pipe, share: float | None, smooth: float | None, arguments: dict) -> tuple[float, float]:
+    """What a clip's frames have of their noise in common, and how far the rest follows from frame to frame; zeros for
+    pictures and where the noise is given otherwise."""
     adapter = getattr(pipe, "motion_adapter", None)
     if adapter is None or any(name in arguments for name in ("latents", "video")):
-        if share:
-            raise SSRError("shared_noise is for clips made from noise; leave it out with pictures, latents= and video=")
-        return 0.0
-    return adapter.config.get(NOISE_KEY, 0.0) if share is None else share
+        for name, value in (("shared_noise", share), ("smooth_noise", smooth)):
+            if value:
+                raise SSRError(f"{name} is for clips made from noise; leave it out with pictures, latents= and video=")
+        return 0.0, 0.0
+    share = adapter.config.get(NOISE_KEY, 0.0) if share is None else share
+    return share, adapter.config.get(SMOOTH_KEY, 0.0) if smooth is None else smooth
 
 
 def _negative(negative_prompt: str | None, count: int, batch: int):

@@ -2,7 +2,9 @@
 
 A picture's noise decides much of what a diffusion model draws: frames of unrelated noise begin as unrelated pictures,
 which temporal attention has to bring together. "Mixed noise" (Ge et al. 2023, "Preserve Your Own Correlation", section
-4.1) gives all of them one part of it. A motion adapter has to be trained so; its config says what to make clips with.
+4.1) gives all of them one part of it. Their "progressive noise" (section 4.2) makes each frame's from that of the one
+before, so that frames are as far apart in noise as they are in time; here it is the part that is not in common. A
+motion adapter has to be trained so; its config says what to make clips with.
 """
 
 from __future__ import annotations
@@ -11,34 +13,49 @@ from collections.abc import Sequence
 
 import torch
 
-SHARED_NOISE = 0.75  # of the noise's variance, when the embedded model is trained (in the paper alpha = 1 or 2: .5, .8)
+# When the embedded model is trained (in the paper alpha = 1 or 2, that is .5 or .8 in common; or .71 or .89 smooth).
+SHARED_NOISE, SMOOTH_NOISE = 0.75, 0.9
 NOISE_KEY = "_shared_noise"  # in the config of a motion adapter trained so; diffusers carries private keys along
+SMOOTH_KEY = "_smooth_noise"
 
 
 def mix_noise(
-    shape: Sequence[int], share: float | torch.Tensor, generator: torch.Generator, device="cpu"
+    shape: Sequence[int],
+    share: float | torch.Tensor,
+    generator: torch.Generator,
+    device="cpu",
+    smooth: float | torch.Tensor = 0.0,
 ) -> torch.Tensor:
     """Noise of unit variance for clips, of whose variance ``share`` (0 to 1) is common to the frames of a clip.
+
+    Frames i and j correlate by share + (1 - share) * smooth ** abs(i - j).
 
     Args:
         shape: (clips, frames, channels, height, width).
         share: one for all clips, or (clips, 1, 1, 1, 1).
         generator: of the device.
+        smooth: how far the part that is not common follows that of the frame before, 0 to 1; as ``share``.
     """
-    clips, _, *rest = shape
+    clips, frames, *rest = shape
     common = torch.randn(clips, 1, *rest, generator=generator, device=device)
     own = torch.randn(*shape, generator=generator, device=device)
+    fresh = (1 - smooth**2) ** 0.5
+    for i in range(1, frames):
+        own[:, i : i + 1] = smooth * own[:, i - 1 : i] + fresh * own[:, i : i + 1]
     return share**0.5 * common + (1 - share) ** 0.5 * own
 
 
-def clip_noise(pipe, share: float, num_frames: int, size: tuple[int, int], generator: torch.Generator) -> torch.Tensor:
+def clip_noise(
+    pipe, share: float, num_frames: int, size: tuple[int, int], generator: torch.Generator, smooth: float = 0.0
+) -> torch.Tensor:
     """Latents (1, channels, frames, height, width) for the slot of that name of a stock video pipeline.
 
     Args:
-        share: as in :func:`mix_noise`.
+        share: as in :func:`mix_noise`, like ``smooth``.
         size: (height, width) of the frames in pixels.
         generator: of any device.
     """
     height, width = (side // pipe.vae_scale_factor for side in size)
     shape = (1, num_frames, pipe.unet.config.in_channels, height, width)
-    return mix_noise(shape, share, generator, generator.device).transpose(1, 2).to(pipe.unet.device, pipe.unet.dtype)
+    noise = mix_noise(shape, share, generator, generator.device, smooth)
+    return noise.transpose(1, 2).to(pipe.unet.device, pipe.unet.dtype)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from ssr_encoder import SSREncoder, SSRError
 from ssr_encoder.companions import video_pipeline
-from ssr_encoder.shared_noise import NOISE_KEY, clip_noise, mix_noise
+from ssr_encoder.shared_noise import NOISE_KEY, SMOOTH_KEY, clip_noise, mix_noise
 
 CALL = {"num_inference_steps": 2, "seed": 3, "output_type": "np"}
 
@@ -22,6 +22,16 @@ def test_unit_variance_and_the_share_between_frames(share, seed):
     expected = torch.block_diag(*[torch.full((4, 4), share)] * 3).fill_diagonal_(1)
     assert (correlation - expected).abs().max() < 0.05, "clips share nothing"
     assert (noise.flatten(2).var(2) - 1).abs().max() < 0.08 and noise.mean(dim=(2, 3, 4)).abs().max() < 0.05
+
+
+@settings(max_examples=10, deadline=None)
+@given(share=st.floats(0, 1), smooth=st.floats(0, 1), seed=st.integers(0, 1000))
+def test_what_is_not_in_common_follows_the_frame_before(share, smooth, seed):
+    noise = mix_noise((2, 5, 4, 64, 64), share, torch.Generator().manual_seed(seed), smooth=smooth)
+    apart = (torch.arange(5)[:, None] - torch.arange(5)).abs()
+    expected = torch.block_diag(*[share + (1 - share) * smooth**apart] * 2)
+    assert (torch.corrcoef(noise.flatten(2).reshape(10, -1)) - expected).abs().max() < 0.05
+    assert (noise.flatten(2).var(2) - 1).abs().max() < 0.08
 
 
 def test_a_share_for_each_clip():
@@ -52,24 +62,33 @@ def test_frames_with_all_noise_in_common_are_one_picture(ssr, still_adapter):
     assert np.array_equal(half, made(ssr, pipe, shared_noise=0.5)), "as repeatable as anything with a seed"
 
 
-def test_an_adapter_asks_for_its_share(ssr, still_adapter, tmp_path):
-    still_adapter.register_to_config(**{NOISE_KEY: 1.0})
+def test_a_frame_is_as_far_from_another_as_in_time(ssr, still_adapter):
+    frames = made(ssr, video_pipeline(ssr, still_adapter), smooth_noise=0.9)
+    first, second, third = frames
+    assert 1e-4 < np.abs(second - first).mean() < np.abs(third - first).mean()
+
+
+@pytest.mark.parametrize(("key", "argument"), [(NOISE_KEY, "shared_noise"), (SMOOTH_KEY, "smooth_noise")])
+def test_an_adapter_asks_for_its_noise(ssr, still_adapter, tmp_path, key, argument):
+    still_adapter.register_to_config(**{NOISE_KEY: 0.0, SMOOTH_KEY: 0.0} | {key: 1.0})
     still_adapter.save_pretrained(tmp_path)
     pipe = video_pipeline(ssr, tmp_path)
-    assert apart(made(ssr, pipe)) < 1e-4 < apart(made(ssr, pipe, shared_noise=0))
+    assert apart(made(ssr, pipe)) < 1e-4 < apart(made(ssr, pipe, **{argument: 0}))
     given = clip_noise(pipe, 0.0, 3, (64, 64), torch.Generator().manual_seed(0))
     assert apart(made(ssr, pipe, latents=given)) > 1e-4, "given noise is taken as it is"
 
 
-@pytest.mark.parametrize("share", [-0.1, 1.1, float("nan")])
-def test_a_share_out_of_range(ssr, still_adapter, share):
-    with pytest.raises(SSRError, match="shared_noise is .*; give a number from 0 to 1"):
-        made(ssr, video_pipeline(ssr, still_adapter), shared_noise=share)
+@pytest.mark.parametrize("argument", ["shared_noise", "smooth_noise"])
+@pytest.mark.parametrize("value", [-0.1, 1.1, float("nan")])
+def test_noise_out_of_range(ssr, still_adapter, argument, value):
+    with pytest.raises(SSRError, match=f"{argument} is .*; give a number from 0 to 1"):
+        made(ssr, video_pipeline(ssr, still_adapter), **{argument: value})
 
 
-def test_pictures_share_no_noise(ssr, still_adapter):
-    with pytest.raises(SSRError, match="shared_noise is for clips"):
-        ssr.generate("a cat", shared_noise=0.5, **CALL)
+@pytest.mark.parametrize("argument", ["shared_noise", "smooth_noise"])
+def test_pictures_share_no_noise(ssr, still_adapter, argument):
+    with pytest.raises(SSRError, match=f"{argument} is for clips"):
+        ssr.generate("a cat", **{argument: 0.5}, **CALL)
     with pytest.raises(SSRError, match="leave it out with"):
         pipe = video_pipeline(ssr, still_adapter)
-        made(ssr, pipe, shared_noise=0.5, latents=clip_noise(pipe, 0.0, 3, (64, 64), torch.Generator()))
+        made(ssr, pipe, **{argument: 0.5}, latents=clip_noise(pipe, 0.0, 3, (64, 64), torch.Generator()))

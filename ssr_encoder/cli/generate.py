@@ -103,6 +103,12 @@ def add_companions(parser) -> None:
         metavar="SHARE",
         help="part of the noise that the frames have in common, 0 to 1: more is calmer (default the motion adapter's)",
     )
+    group.add_argument(
+        "--smooth-noise",
+        type=options.number(0, 1, "0.8 to 0.95"),
+        metavar="X",
+        help="how far the rest of a frame's noise follows that of the frame before, 0 to 1 (default the adapter's)",
+    )
     group.add_argument("--fps", type=options.whole(1, 50, "8"), metavar="N", help="frames a second (default 8)")
 
 
@@ -139,8 +145,9 @@ def run(args) -> None:
                 settings["guidance_scale"] = args.guidance_scale
             if args.subject_guidance is not None:
                 settings["subject_guidance"] = args.subject_guidance
-            if args.shared_noise is not None:
-                settings["shared_noise"] = args.shared_noise
+            for name in ("shared_noise", "smooth_noise"):
+                if getattr(args, name) is not None:
+                    settings[name] = getattr(args, name)
             steps = args.steps or settings.get("num_inference_steps") or (CLIP_STEPS if args.frames else STEPS)
             pipe, more = _pipeline(args, ssr, layout)
             pipe.set_progress_bar_config(disable=True)
@@ -197,6 +204,7 @@ def _check_companions(args, clips: tuple[str, ...]) -> None:
         ("control_scale", "control"),
         ("motion_adapter", "frames"),
         ("shared_noise", "frames"),
+        ("smooth_noise", "frames"),
         ("fps", "frames"),
     ):
         if getattr(args, option) is not None and getattr(args, needed) is None:

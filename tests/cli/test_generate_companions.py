@@ -79,12 +79,13 @@ def test_a_clip_has_fewer_steps_unless_told(ssr, here, asked):
     assert ssr(*asked, "--frames", 2, "-o", "one.gif", "--json").json["steps"] == 1
 
 
-def test_a_clip_with_all_its_noise_in_common(ssr, here, asked, encoder, pictures):
-    result = ssr(*asked, "--frames", 3, "--shared-noise", 1, "-o", "calm.gif")
+@pytest.mark.parametrize("option", ["--shared-noise", "--smooth-noise"])
+def test_a_clip_of_one_noise(ssr, here, asked, encoder, pictures, option):
+    result = ssr(*asked, "--frames", 3, option, 1, "-o", "calm.gif")
     assert result.code == 0, result.err
     [frames] = encoder.generate(
         "a cat", subject(encoder, pictures), pipe=video_pipeline(encoder), num_inference_steps=1, seed=5, num_frames=3,
-        shared_noise=1.0,
+        **{option[2:].replace("-", "_"): 1.0},
     )  # fmt: skip
     assert (here / "calm.gif").read_bytes() == clip_bytes(frames, ".gif", 8)
     assert ssr(*asked, "--frames", 3, "-o", "usual.gif").code == 0

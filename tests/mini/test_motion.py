@@ -13,7 +13,7 @@ from ssr_encoder.mini.recipes import RECIPES
 from ssr_encoder.mini.recipes.base import TrainConfig, plain_attention
 from ssr_encoder.mini.recipes.motion import SHOWN, motion_modules
 from ssr_encoder.mini.train import parse
-from ssr_encoder.shared_noise import NOISE_KEY, SHARED_NOISE
+from ssr_encoder.shared_noise import NOISE_KEY, SHARED_NOISE, SMOOTH_KEY, SMOOTH_NOISE
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -64,10 +64,13 @@ def test_a_clip_has_one_timestep_and_frames_with_noise_of_their_own(earlier, kep
 def test_most_clips_have_a_part_of_their_noise_in_common(earlier):
     recipe = make("motion", earlier)
     noise = recipe._noise(torch.empty(64, 3, 4, 32, 32)).flatten(2)
-    alike = (noise[:, 0] * noise[:, 1]).mean(1)
-    together = alike > SHARED_NOISE / 2
+    together = (noise[:, 0] * noise[:, 1]).mean(1) > SHARED_NOISE / 2
     assert 48 < together.sum() < 64
-    assert (alike - SHARED_NOISE * together).abs().max() < 0.1 and (noise.var(2) - 1).abs().max() < 0.2
+    for apart in (1, 2):
+        alike = (noise[:, 0] * noise[:, apart]).mean(1)
+        expected = SHARED_NOISE + (1 - SHARED_NOISE) * SMOOTH_NOISE**apart
+        assert (alike - expected * together).abs().max() < 0.15
+    assert (noise.var(2) - 1).abs().max() < 0.2
 
 
 def test_some_steps_see_a_part_of_the_frames(earlier, kept):
@@ -101,7 +104,7 @@ def test_only_temporal_attention_learns_and_what_is_saved_is_a_stock_adapter(ear
     assert {value.dtype for value in load_file(file).values()} == {torch.float16}
     assert recipe.adapter.dtype == torch.float32
     adapter = MotionAdapter.from_pretrained(tmp_path / "motion_adapter")
-    assert adapter.config[NOISE_KEY] == recipe.in_common
+    assert (adapter.config[NOISE_KEY], adapter.config[SMOOTH_KEY]) == (recipe.in_common, recipe.smooth)
     averaged = dict(zip((n for n, _ in recipe.adapter.named_parameters()), recipe.ema.shadow_params, strict=True))
     for name, value in adapter.named_parameters():
         assert torch.allclose(value.float(), averaged[name], atol=1e-3)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ...attention import install
 from ...losses import denoising_loss, snr_weight
-from ...shared_noise import NOISE_KEY, SHARED_NOISE, clip_noise, mix_noise
+from ...shared_noise import NOISE_KEY, SHARED_NOISE, SMOOTH_KEY, SMOOTH_NOISE, clip_noise, mix_noise
 from ..data import draw, pooled_area
 from ..models import MiniConfig, make_motion_adapter
 from ..preview import PLACES, first_subjects, parts
@@ -42,8 +42,8 @@ class MotionRecipe(UNetRecipe):
     train_base = False
     noisier = 0.6  # what moves where is decided in the noisy ones
     together = 0.9  # share of the clips whose frames have SHARED_NOISE of their noise in common; others: none
-    # Share in clips that are made: more than was learned is calmer (docs/log.md; trained with .95 they jump again).
-    in_common = 0.95
+    # In clips that are made: more in common than was learned is calmer (docs/log.md; trained with .95 they jump again).
+    in_common, smooth = 0.9, 0.9
     short = 0.5  # share of the steps that see 8 to 12 frames from anywhere in the clip: cheaper, and other lengths work
 
     def __init__(self, config: MiniConfig, train: TrainConfig, device: torch.device, weights: Path):
@@ -119,11 +119,13 @@ class MotionRecipe(UNetRecipe):
 
     def _noise(self, latents: Tensor) -> Tensor:
         chosen = torch.rand(len(latents), 1, 1, 1, 1, device=self.device, generator=self.generator) < self.together
-        return mix_noise(latents.shape, SHARED_NOISE * chosen, self.generator, self.device)
+        return mix_noise(
+            latents.shape, SHARED_NOISE * chosen, self.generator, self.device, smooth=SMOOTH_NOISE * chosen
+        )
 
     def _noised(self, batch: dict, latents: Tensor, timesteps: Tensor, generator: torch.Generator) -> dict:
         """A batch of the parent's with other timesteps (n,) and noise."""
-        noise = mix_noise(latents.shape, SHARED_NOISE, generator, self.device)
+        noise = mix_noise(latents.shape, SHARED_NOISE, generator, self.device, SMOOTH_NOISE)
         noisy = self.scheduler.add_noise(latents, noise, timesteps)
         target = self.scheduler.get_velocity(latents, noise, timesteps)
         return batch | {"model": batch["model"] | {"noisy": noisy, "timesteps": timesteps}, "target": target}
@@ -206,7 +208,7 @@ class MotionRecipe(UNetRecipe):
                     guidance_scale=self.subject_config.guidance_scale,
                     output_type="pt",
                     ip_adapter_image_embeds=[packs[:, i : i + 1]],
-                    latents=clip_noise(pipe, self.in_common, frames, size, generator),
+                    latents=clip_noise(pipe, self.in_common, frames, size, generator, self.smooth),
                     generator=generator,
                 ).frames[0]
             at = torch.linspace(0, frames - 1, SHOWN).round().long()
@@ -217,7 +219,7 @@ class MotionRecipe(UNetRecipe):
         folder.mkdir(parents=True, exist_ok=True)
         # A copy of its own config, which says nothing of the folder that this run started from.
         config = {key: value for key, value in self.adapter.config.items() if key != "_name_or_path"}
-        adapter = MotionAdapter.from_config(config | {NOISE_KEY: self.in_common})
+        adapter = MotionAdapter.from_config(config | {NOISE_KEY: self.in_common, SMOOTH_KEY: self.smooth})
         adapter.load_state_dict(self.adapter.state_dict())
         adapter.half().save_pretrained(folder / FOLDER, max_shard_size="15MB")
 
