@@ -91,7 +91,7 @@ def _put_back(scales: list[tuple[dict, dict]]) -> None:
 
 def _merge(unet, merged: list[tuple]) -> None:
     """Add the active LoRAs to the weights of the layers that the few-step LoRA is for: beside them, their own small
-    products take a third of the time on a CPU. ``merged`` gets what :func:`_take_apart` needs, copies of the weights."""
+    products take a third of the time on a CPU. ``merged`` gets copies of the weights for :func:`_take_apart`."""
     for layer in unet.modules():
         if FOLDER in getattr(layer, "lora_A", ()):
             merged.append((layer, layer.get_base_layer().weight.detach().clone()))
