@@ -13,8 +13,7 @@ from collections.abc import Sequence
 
 import torch
 
-# When the embedded model is trained (in the paper alpha = 1 or 2, that is .5 or .8 in common; or .71 or .89 smooth).
-SHARED_NOISE, SMOOTH_NOISE = 0.75, 0.9
+SHARED_NOISE = 0.75  # of the noise's variance, when the embedded model is trained (in the paper alpha = 1 or 2: .5, .8)
 NOISE_KEY = "_shared_noise"  # in the config of a motion adapter trained so; diffusers carries private keys along
 SMOOTH_KEY = "_smooth_noise"
 

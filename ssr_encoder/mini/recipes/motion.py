@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ...attention import install
 from ...losses import denoising_loss, snr_weight
-from ...shared_noise import NOISE_KEY, SHARED_NOISE, SMOOTH_KEY, SMOOTH_NOISE, clip_noise, mix_noise
+from ...shared_noise import NOISE_KEY, SHARED_NOISE, SMOOTH_KEY, clip_noise, mix_noise
 from ..data import draw, pooled_area
 from ..models import MiniConfig, make_motion_adapter
 from ..preview import PLACES, first_subjects, parts
@@ -42,7 +42,7 @@ class MotionRecipe(UNetRecipe):
     train_base = False
     noisier = 0.6  # what moves where is decided in the noisy ones
     together = 0.9  # share of the clips whose frames have SHARED_NOISE of their noise in common; others: none
-    # In clips that are made: more in common than was learned is calmer (docs/log.md; trained with .95 they jump again).
+    # In clips that are made: nearer to one another than was learned is calmer; trained with it they jump (docs/log.md).
     in_common, smooth = 0.9, 0.9
     short = 0.5  # share of the steps that see 8 to 12 frames from anywhere in the clip: cheaper, and other lengths work
 
@@ -119,13 +119,11 @@ class MotionRecipe(UNetRecipe):
 
     def _noise(self, latents: Tensor) -> Tensor:
         chosen = torch.rand(len(latents), 1, 1, 1, 1, device=self.device, generator=self.generator) < self.together
-        return mix_noise(
-            latents.shape, SHARED_NOISE * chosen, self.generator, self.device, smooth=SMOOTH_NOISE * chosen
-        )
+        return mix_noise(latents.shape, SHARED_NOISE * chosen, self.generator, self.device)
 
     def _noised(self, batch: dict, latents: Tensor, timesteps: Tensor, generator: torch.Generator) -> dict:
         """A batch of the parent's with other timesteps (n,) and noise."""
-        noise = mix_noise(latents.shape, SHARED_NOISE, generator, self.device, SMOOTH_NOISE)
+        noise = mix_noise(latents.shape, SHARED_NOISE, generator, self.device)
         noisy = self.scheduler.add_noise(latents, noise, timesteps)
         target = self.scheduler.get_velocity(latents, noise, timesteps)
         return batch | {"model": batch["model"] | {"noisy": noisy, "timesteps": timesteps}, "target": target}
