@@ -4,7 +4,7 @@ A picture's noise decides much of what a diffusion model draws: frames of unrela
 which temporal attention has to bring together. "Mixed noise" (Ge et al. 2023, "Preserve Your Own Correlation", section
 4.1) gives all of them one part of it. Their "progressive noise" (section 4.2) makes each frame's from that of the one
 before, so that frames are as far apart in noise as they are in time; here it is the part that is not in common. A
-motion adapter has to be trained so; its config says what to make clips with.
+motion adapter has to be trained with noise in common; its config says what to make clips with.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def mix_noise(
     share: float | torch.Tensor,
     generator: torch.Generator,
     device="cpu",
-    smooth: float | torch.Tensor = 0.0,
+    smooth: float = 0.0,
 ) -> torch.Tensor:
     """Noise of unit variance for clips, of whose variance ``share`` (0 to 1) is common to the frames of a clip.
 
@@ -33,14 +33,14 @@ def mix_noise(
         shape: (clips, frames, channels, height, width).
         share: one for all clips, or (clips, 1, 1, 1, 1).
         generator: of the device.
-        smooth: how far the part that is not common follows that of the frame before, 0 to 1; as ``share``.
+        smooth: how far the part that is not common follows that of the frame before, 0 to 1.
     """
     clips, frames, *rest = shape
     common = torch.randn(clips, 1, *rest, generator=generator, device=device)
     own = torch.randn(*shape, generator=generator, device=device)
     fresh = (1 - smooth**2) ** 0.5
     for i in range(1, frames):
-        own[:, i : i + 1] = smooth * own[:, i - 1 : i] + fresh * own[:, i : i + 1]
+        own[:, i] = smooth * own[:, i - 1] + fresh * own[:, i]
     return share**0.5 * common + (1 - share) ** 0.5 * own
 
 

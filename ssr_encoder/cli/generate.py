@@ -141,11 +141,7 @@ def run(args) -> None:
             _check_length(args, ssr.tokenizer, prompt)
         start("loading the base model")
         with options.few_steps(ssr, args) as settings:
-            if args.guidance_scale is not None:
-                settings["guidance_scale"] = args.guidance_scale
-            if args.subject_guidance is not None:
-                settings["subject_guidance"] = args.subject_guidance
-            for name in ("shared_noise", "smooth_noise"):
+            for name in ("guidance_scale", "subject_guidance", "shared_noise", "smooth_noise"):
                 if getattr(args, name) is not None:
                     settings[name] = getattr(args, name)
             steps = args.steps or settings.get("num_inference_steps") or (CLIP_STEPS if args.frames else STEPS)
