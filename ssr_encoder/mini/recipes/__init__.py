@@ -7,7 +7,8 @@ from .dino import DINORecipe
 from .few_step import FewStepRecipe
 from .motion import MotionRecipe
 from .oracle import OracleRecipe
-from .subject import SSRRecipe, UNetRecipe
+from .ssr import SSRRecipe
+from .subject import UNetRecipe
 from .vae import VAERecipe
 
 RECIPES = {

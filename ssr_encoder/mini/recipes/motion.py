@@ -40,6 +40,7 @@ class MotionRecipe(UNetRecipe):
     fresh = {"cpu": 0.25, "cuda": 0.25}
     conditions = (0.6, 0.1, 0.2, 0.1)
     train_base = False
+    each = 1
     noisier = 0.6  # what moves where is decided in the noisy ones
     together = 0.9  # share of the clips whose frames have SHARED_NOISE of their noise in common; others: none
     # In clips that are made: nearer to one another than was learned is calmer; trained with it they jump (docs/log.md).
