@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .packing import SubjectKeyValues
     from .shared_noise import clip_noise
     from .subject import Subject
+    from .trajectories import random_trajectories, trajectory
     from .version import __version__
 
 # Imported when first asked for: torch and diffusers take seconds, and `ssr --help` needs neither.
@@ -39,8 +40,10 @@ _HOMES = {
     "few_steps": "few_step",
     "fit_map": "companions",
     "load_released": "checkpoint",
+    "random_trajectories": "trajectories",
     "snr_weight": "losses",
     "subjects_by_frame": "companions",
+    "trajectory": "trajectories",
     "video_pipeline": "companions",
 }
 
@@ -62,8 +65,10 @@ __all__ = [
     "few_steps",
     "fit_map",
     "load_released",
+    "random_trajectories",
     "snr_weight",
     "subjects_by_frame",
+    "trajectory",
     "video_pipeline",
 ]
 

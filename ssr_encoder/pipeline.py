@@ -11,8 +11,9 @@ import torch
 from . import attention
 from .errors import SSRError
 from .guidance import subject_guidance as guided
-from .shared_noise import NOISE_KEY, SMOOTH_KEY, clip_noise
+from .shared_noise import CARRY_KEY, NOISE_KEY, SMOOTH_KEY, clip_noise
 from .subject import Subject
+from .trajectories import ANY_MOTION, check_trajectories, random_trajectories
 
 if TYPE_CHECKING:
     from .encoder import SSREncoder
@@ -33,6 +34,7 @@ def generate(
     subject_guidance: float | None = None,
     shared_noise: float | None = None,
     smooth_noise: float | None = None,
+    trajectories=None,
     num_images: int = 1,
     seed: int | None = None,
     generator: torch.Generator | None = None,
@@ -54,6 +56,10 @@ def generate(
         shared_noise: of a clip, the share of its frames' noise that is one for all of them, 0 to 1 (shared_noise.py);
             default what the motion adapter's config asks for; AnimateDiff's own ask for none.
         smooth_noise: how far the rest of a frame's noise follows that of the frame before, 0 to 1; default likewise.
+        trajectories: of a clip, where subjects go: a motion for all ("walk", "cross", "bounce", "still" or "any"; where
+            and how far follows from the seed), or boxes (subjects, frames, 4) as fractions of the picture
+            (trajectories.py). Default "any" if the motion adapter was trained to follow and no ControlNet says where
+            things are, otherwise none.
         num_images: of each prompt.
         seed: picture i of a prompt gets the noise of ``seed + i``, however many are made at once.
         generator: instead of a seed, for a single picture.
@@ -104,7 +110,7 @@ def generate(
             arguments["width"] = width
         seed = int(torch.randint(2**32, ())) if seed is None else seed
         jobs = [(text, seed + i) for text in prompts for i in range(num_images)]
-        share, smooth = _shared_noise(pipe, shared_noise, smooth_noise, pipeline_arguments)
+        share, smooth, trajectories = _clip_settings(pipe, shared_noise, smooth_noise, trajectories, pipeline_arguments)
         # Pipelines that start from a picture pair pictures with prompts in ways of their own: one at a time there.
         batch = MAX_BATCH if "image" not in pipeline_arguments and not hasattr(pipe, "motion_adapter") else 1
         results = []
@@ -112,8 +118,9 @@ def generate(
             part = jobs[start : start + batch]
             generators = [torch.Generator("cpu").manual_seed(number) for _, number in part]
             if share or smooth:
-                frames = pipeline_arguments.get("num_frames", FRAMES)
-                arguments["latents"] = clip_noise(pipe, share, frames, size, generator or generators[0], smooth)
+                frames, source = pipeline_arguments.get("num_frames", FRAMES), generator or generators[0]
+                ways = _boxes(trajectories, len(subjects), frames, part[0][1])
+                arguments["latents"] = clip_noise(pipe, share, frames, size, source, smooth, ways)
             with guided(unet, subject_guidance, self.config.subject_guidance_until, halves=guidance):
                 output = pipe(
                     prompt=[text for text, _ in part] if batch > 1 else part[0][0],
@@ -148,17 +155,31 @@ def _size(pipe, height: int | None, width: int | None, arguments: dict) -> tuple
     return height or size[0], width or size[1]
 
 
-def _shared_noise(pipe, share: float | None, smooth: float | None, arguments: dict) -> tuple[float, float]:
-    """What a clip's frames have of their noise in common, and how far the rest follows from frame to frame; zeros for
-    pictures and where the noise is given otherwise."""
+def _clip_settings(pipe, share: float | None, smooth: float | None, trajectories, arguments: dict) -> tuple:
+    """What a clip's frames have of their noise in common, how far the rest follows from frame to frame, and the
+    trajectories that it goes along; zeros and None for pictures and where the noise is given otherwise."""
     adapter = getattr(pipe, "motion_adapter", None)
     if adapter is None or any(name in arguments for name in ("latents", "video")):
-        for name, value in (("shared_noise", share), ("smooth_noise", smooth)):
+        given = {"shared_noise": share, "smooth_noise": smooth, "trajectories": trajectories is not None}
+        for name, value in given.items():
             if value:
                 raise SSRError(f"{name} is for clips made from noise; leave it out with pictures, latents= and video=")
-        return 0.0, 0.0
+        return 0.0, 0.0, None
     share = adapter.config.get(NOISE_KEY, 0.0) if share is None else share
-    return share, adapter.config.get(SMOOTH_KEY, 0.0) if smooth is None else smooth
+    if trajectories is not None and not share:
+        raise SSRError(
+            "trajectories go along noise that frames have in common, here none; give shared_noise (--shared-noise) too"
+        )
+    if trajectories is None and share and adapter.config.get(CARRY_KEY) and not hasattr(pipe, "controlnet"):
+        trajectories = ANY_MOTION
+    return share, adapter.config.get(SMOOTH_KEY, 0.0) if smooth is None else smooth, trajectories
+
+
+def _boxes(trajectories, subjects: int, frames: int, seed: int) -> torch.Tensor | None:
+    """Trajectories as boxes (subjects, frames, 4)."""
+    if isinstance(trajectories, str):
+        return random_trajectories(max(1, subjects), frames, torch.Generator().manual_seed(seed), trajectories)
+    return None if trajectories is None else check_trajectories(trajectories, frames)
 
 
 def _negative(negative_prompt: str | None, count: int, batch: int):

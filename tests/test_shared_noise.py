@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from ssr_encoder import SSREncoder, SSRError
 from ssr_encoder.companions import video_pipeline
-from ssr_encoder.shared_noise import NOISE_KEY, SMOOTH_KEY, clip_noise, mix_noise
+from ssr_encoder.shared_noise import NOISE_KEY, SMOOTH_KEY, carry_noise, clip_noise, mix_noise
 
 CALL = {"num_inference_steps": 2, "seed": 3, "output_type": "np"}
 
@@ -38,6 +38,48 @@ def test_a_share_for_each_clip():
     share = torch.tensor([0.0, 1.0])[:, None, None, None, None]
     none, all_of_it = mix_noise((2, 3, 4, 64, 64), share, torch.Generator().manual_seed(0))
     assert torch.equal(all_of_it[0], all_of_it[2]) and abs(float((none[0] * none[2]).mean())) < 0.05
+
+
+BOXES = torch.tensor(  # two subjects in four frames on 16 x 24 latents: one goes right and down, one stays
+    [[[k / 12, k / 16, (6 + k) / 24, (6 + k) / 16], [0.75, 0.5, 1.0, 1.0]] for k in range(4)]
+)[None]
+
+
+def test_a_box_takes_its_noise_along_and_the_rest_stands_still():
+    still, carried = torch.randn(1, 4, 16, 24), torch.randn(1, 2, 4, 16, 24)
+    noise = carry_noise(still, carried, BOXES)
+    assert noise.shape == (1, 4, 4, 16, 24)
+    for frame in range(4):
+        for y in range(16):
+            for x in range(24):
+                found = noise[0, frame, :, y, x]
+                # The largest box is 6 x 6 latents around a middle that goes 1.5 to the right and 1 down a frame.
+                right, down = round(1.5 * frame), frame
+                if x - right in range(6) and y - down in range(6):
+                    expected = carried[0, 0, :, y - down, x - right]
+                elif x >= 18 and y >= 8:
+                    expected = carried[0, 1, :, y, x]
+                else:
+                    expected = still[0, :, y, x]
+                assert torch.equal(found, expected), (frame, x, y)
+
+
+def test_a_frame_of_carried_noise_is_plain_noise():
+    boxes = torch.tensor([[k / 32, 0.2, k / 32 + 0.5, 0.8] for k in range(8)])[None, :, None]
+    noise = mix_noise((1, 8, 4, 64, 64), 1.0, torch.Generator().manual_seed(0), boxes=boxes)[0]
+    for frame in noise:
+        assert abs(float(frame.var()) - 1) < 0.05 and abs(float(frame.mean())) < 0.05
+        for neighbour in (frame.roll(1, -1), frame.roll(1, -2), frame.roll(1, 0)):
+            assert abs(float((frame * neighbour).mean())) < 0.05
+    alike = [float((noise[0] * frame).mean()) for frame in noise[1:]]
+    untouched = [1 - 0.6 * (0.5 + k / 32) for k in range(1, 8)]  # by the box in the first frame and in this one
+    assert alike == pytest.approx(untouched, abs=0.05)
+
+
+def test_a_box_of_no_size_is_not_there():
+    still, carried = torch.randn(2, 4, 16, 24), torch.randn(2, 2, 4, 16, 24)
+    noise = carry_noise(still, carried, torch.zeros(2, 3, 2, 4))
+    assert torch.equal(noise, still[:, None].expand(-1, 3, -1, -1, -1))
 
 
 @pytest.fixture(scope="module")

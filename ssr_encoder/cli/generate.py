@@ -24,6 +24,7 @@ examples:
   ssr generate pets.jpg --query cat --prompt "a cat on the beach" --control layout.png
   ssr generate pets.jpg --query cat --prompt "a cat on the beach" --few-steps
   ssr generate pets.jpg --query cat --prompt "a cat on the beach" --frames 16 -o cat.gif      (or .webp, .mp4)
+  ssr generate pets.jpg --query cat --prompt "a cat on the beach" --frames 16 --motion bounce
 
 Picture i of a prompt has the seed SEED + i, alone or among others, so that any one can be made again.
 {outputs.POLICY[0].upper()}{outputs.POLICY[1:]};
@@ -98,6 +99,12 @@ def add_companions(parser) -> None:
         "--motion-adapter", metavar="MODEL", help="a motion adapter: a folder or a hub id (default the base's)"
     )
     group.add_argument(
+        "--motion",
+        choices=("walk", "cross", "bounce", "still", "any"),
+        help="how the subjects of a clip move; where and how far follows from the seed (default any, if the motion "
+        "adapter was trained to follow)",
+    )
+    group.add_argument(
         "--shared-noise",
         type=options.number(0, 1, "0.75 to 0.97"),
         metavar="SHARE",
@@ -144,6 +151,8 @@ def run(args) -> None:
             for name in ("guidance_scale", "subject_guidance", "shared_noise", "smooth_noise"):
                 if getattr(args, name) is not None:
                     settings[name] = getattr(args, name)
+            if args.motion is not None:
+                settings["trajectories"] = args.motion
             steps = args.steps or settings.get("num_inference_steps") or (CLIP_STEPS if args.frames else STEPS)
             pipe, more = _pipeline(args, ssr, layout)
             pipe.set_progress_bar_config(disable=True)
@@ -199,6 +208,7 @@ def _check_companions(args, clips: tuple[str, ...]) -> None:
         ("controlnet", "control"),
         ("control_scale", "control"),
         ("motion_adapter", "frames"),
+        ("motion", "frames"),
         ("shared_noise", "frames"),
         ("smooth_noise", "frames"),
         ("fps", "frames"),

@@ -23,7 +23,7 @@ from ..model import SubjectModel
 from .models import MiniConfig, weights_dir
 from .proof import Case, Judge, load_oracle, make_cases, make_pictures, summarise
 from .recipes.base import TrainConfig
-from .recipes.ssr import SSRRecipe
+from .recipes.subject import SSRRecipe
 from .world import load_world
 
 VALUES = {"lambda": (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0), "tau": (0.0, 0.001, 0.01, 0.1, 1.0)}

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..selection import box_masks, patch_weights, point_masks
 from .models import MiniConfig, tokenize
-from .world import Scenes, World, boxes, captions, query_texts, redress, sample_scenes
+from .world import Scenes, World, boxes, captions, query_texts, sample_scenes
 
 SUBJECTS = 2  # references an example can carry
 
@@ -48,8 +48,6 @@ def draw(
     sampler: World | None = None,
     reference_is_target: float = 0.0,
     subjects: tuple[float, float, float] = (0.3, 0.6, 0.1),
-    tones: float = 0.0,
-    pairs: bool = False,
 ) -> Example:
     """Draw n examples.
 
@@ -60,18 +58,10 @@ def draw(
         generator: of the sampler's device.
         reference_is_target: share of examples whose reference is the target itself (the paper's training); the
             others get another scene with the same identity (and, mostly, a distractor).
-        tones: share of the subjects in nameless colours, as for :func:`sample_scenes`.
-        pairs: every second target is the one before it with its first subject, and often its second, in another
-            drawing; n is even.
     """
     sampler = sampler or world
     device = world.device
-    target = sample_scenes(sampler, n // 2 if pairs else n, generator, split=split, subjects=subjects, tones=tones)
-    if pairs:
-        change = torch.rand(n // 2, target.concept.shape[1], device=sampler.device, generator=generator) < 0.5
-        change[:, 0] = True
-        twins = redress(sampler, target, change, generator)
-        target = Scenes.cat([target, twins])[torch.arange(n, device=sampler.device).view(2, -1).t().flatten()]
+    target = sample_scenes(sampler, n, generator, split=split, subjects=subjects)
     pictures, masks = world.render(target.to(device), config.image_size)
     pictures = pictures * 2 - 1
     two = target.concept[:, 1] >= 0
@@ -83,7 +73,7 @@ def draw(
         identity = (target.concept, target.style, target.colour)
         first = tuple(torch.where(filled, x[:, slot], x[:, 0]) for x in identity)
         scenes = sample_scenes(
-            sampler, n, generator, split=split, subjects=(0.15, 0.5, 0.35), first=first, distinct=0.85, tones=tones
+            sampler, n, generator, split=split, subjects=(0.15, 0.5, 0.35), first=first, distinct=0.85
         )
         seen, shown = world.render(scenes.to(device), config.image_size)
         use = itself & filled

@@ -32,6 +32,8 @@ from ..encoder import SSREncoder
 from ..errors import SSRError
 from ..files import write_json, written_beside
 from ..images import picture_grid
+from ..shared_noise import CARRY_KEY
+from ..trajectories import random_trajectories
 from ..video import save_clip
 from .models import weights_dir
 from .oracle import GRID, Oracle, identity_embedding
@@ -52,6 +54,7 @@ SHARES = {
     "identity": "frames with the right identity",
     "other": "frames with another subject of the reference",
     "place": "frames with the place right",
+    "followed": "frames with the middle of the subject in its box",
     "moved": f"clips with motion (> {MOVED} of the picture, no jump > {JUMP})",
 }
 MEANS = {
@@ -97,6 +100,9 @@ def prove_motion(
     cases = make_cases(world, "text", n, seed)
     for i, (case, drawn) in enumerate(zip(cases, draw_clips(world, cases, frames, seed), strict=True)):
         subject = ssr.encode(case.references[0], **case.queries[0])
+        way = None
+        if pipe.motion_adapter.config.get(CARRY_KEY):  # as ssr.generate does it by itself, but known here
+            way = random_trajectories(1, frames, torch.Generator().manual_seed(seed + i))
         begin = time.monotonic()
         made = ssr.generate(
             case.prompt,
@@ -104,12 +110,13 @@ def prove_motion(
             pipe=pipe,
             num_frames=frames,
             num_inference_steps=steps,
+            trajectories=way,
             seed=seed + i,
             output_type="pt",
             callback_on_step_end=after_step,
         )[0].float()
         seconds = time.monotonic() - begin
-        figures = judge_clip(judge, made, case) | {"seconds": seconds}
+        figures = judge_clip(judge, made, case, None if way is None else way[0]) | {"seconds": seconds}
         yield {
             "case": case,
             "made": {"clip": made.cpu(), "figures": figures},
@@ -125,22 +132,24 @@ def draw_clips(world: World, cases: list[Case], frames: int, seed: int) -> Tenso
     return pictures.unflatten(0, (-1, frames))
 
 
-def judge_clip(judge: Judge, clip: Tensor, case: Case) -> dict[str, float | None]:
-    """A clip (frames, 3, H, W) in [0, 1]: shares of its frames, and what moves; None where nothing can be said."""
+def judge_clip(judge: Judge, clip: Tensor, case: Case, way: Tensor | None = None) -> dict[str, float | None]:
+    """A clip (frames, 3, H, W) in [0, 1], whose subject was to go along boxes (frames, 4): shares of its frames, and
+    what moves; None where nothing can be said."""
     verdicts = [judge(picture, case) for picture in clip]
     figures = {}
     for metric in METRICS:
         values = [value for v in verdicts if (value := getattr(v, metric)) is not None]
         figures[metric] = statistics.fmean(values) if values else None
-    return figures | movement(judge.oracle, clip, case.concepts[0])
+    return figures | movement(judge.oracle, clip, case.concepts[0], way)
 
 
 @torch.no_grad()
-def movement(oracle: Oracle, clip: Tensor, concept: int) -> dict[str, float | None]:
-    """ "ends", "drift", "wander", "jump", "flicker" and "moved" of a clip (frames, 3, H, W) in [0, 1].
+def movement(oracle: Oracle, clip: Tensor, concept: int, way: Tensor | None = None) -> dict[str, float | None]:
+    """ "ends", "drift", "wander", "jump", "flicker", "followed" and "moved" of a clip (frames, 3, H, W) in [0, 1].
 
     The middle of a subject is that of the oracle's probability of its concept on the 16 x 16 grid. It wanders as far as
-    the diagonal of the rectangle that its way fills, after a mean over three frames.
+    the diagonal of the rectangle that its way fills, after a mean over three frames. It has followed where it is in the
+    frame's box of ``way`` (frames, 4); where it is not seen it has not.
     """
     device = next(oracle.parameters()).device
     answers = oracle(clip.to(device) * 2 - 1)
@@ -149,12 +158,16 @@ def movement(oracle: Oracle, clip: Tensor, concept: int) -> dict[str, float | No
     mine = torch.where(mine > 0.1, mine, 0.0)
     mass = mine.sum((1, 2))
     seen = mass > 2  # cells
-    figures: dict[str, float | None] = dict.fromkeys(("ends", "drift", "wander", "jump"))
+    figures: dict[str, float | None] = dict.fromkeys(("ends", "drift", "wander", "jump", "followed"))
     if seen.sum() > 1:
         every = torch.full((len(clip),), concept, device=device)
         embedding = identity_embedding(answers, every)[seen]
         at = (torch.arange(GRID, device=device) + 0.5) / GRID
         middle = torch.stack([(mine.sum(1) * at).sum(1), (mine.sum(2) * at).sum(1)], 1)[seen] / mass[seen, None]
+        if way is not None:
+            box = way.to(device)[seen]
+            inside = ((middle > box[:, :2]) & (middle < box[:, 2:])).all(1)
+            figures["followed"] = float(inside.sum()) / len(clip)
         smooth = F.avg_pool1d(middle.t(), min(3, len(middle)), stride=1)
         figures |= {
             "ends": float(embedding[0] @ embedding[-1]),

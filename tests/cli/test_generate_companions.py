@@ -12,6 +12,7 @@ from refusal import NOWHERE, check_refused
 
 from ssr_encoder.companions import control_pipeline, controlled_video_pipeline, fit_map, video_pipeline
 from ssr_encoder.encoder import SSREncoder
+from ssr_encoder.trajectories import ANY_MOTION, MOTIONS
 from ssr_encoder.video import clip_bytes
 
 
@@ -92,6 +93,25 @@ def test_a_clip_of_one_noise(ssr, here, asked, encoder, pictures, option):
     assert (here / "usual.gif").read_bytes() != (here / "calm.gif").read_bytes()
 
 
+def test_a_clip_of_one_motion(ssr, here, asked, encoder, pictures):
+    result = ssr(*asked, "--frames", 3, "--shared-noise", 1, "--motion", "cross", "-o", "cross.gif")
+    assert result.code == 0, result.err
+    [frames] = encoder.generate(
+        "a cat", subject(encoder, pictures), pipe=video_pipeline(encoder), num_inference_steps=1, seed=5, num_frames=3,
+        shared_noise=1.0, trajectories="cross",
+    )  # fmt: skip
+    assert (here / "cross.gif").read_bytes() == clip_bytes(frames, ".gif", 8)
+    assert ssr(*asked, "--frames", 3, "--shared-noise", 1, "--motion", "still", "-o", "still.gif").code == 0
+    assert (here / "still.gif").read_bytes() != (here / "cross.gif").read_bytes()
+    check_refused(ssr(*asked, "--frames", 3, "--motion", "walk", "-o", "no.gif"), "--shared-noise")
+    assert not (here / "no.gif").exists()
+
+
+def test_motions_are_those_of_trajectories(ssr):
+    shown = ssr("generate", "--help").out
+    assert "{" + ",".join((*MOTIONS, ANY_MOTION)) + "}" in shown
+
+
 def test_frames_in_every_format(ssr, here, asked):
     pytest.importorskip("av")
     for name in ("cat.webp", "cat.mp4"):
@@ -137,6 +157,8 @@ def test_a_bright_map_is_noted(ssr, here, asked):
         (["--motion-adapter", "./x"], ["--motion-adapter", "--frames"]),
         (["--fps", "8"], ["--fps", "--frames"]),
         (["--shared-noise", "0.9"], ["--shared-noise", "--frames"]),
+        (["--motion", "walk"], ["--motion", "--frames"]),
+        (["--frames", "4", "--motion", "dance"], ["--motion", "walk"]),
         (["--frames", "4", "--shared-noise", "1.1"], ["--shared-noise", "0 to 1"]),
         (["--frames", "1"], ["--frames", "2 to 32"]),
         (["--frames", "33"], ["--frames", "2 to 32"]),

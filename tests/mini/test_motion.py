@@ -13,7 +13,7 @@ from ssr_encoder.mini.recipes import RECIPES
 from ssr_encoder.mini.recipes.base import TrainConfig, plain_attention
 from ssr_encoder.mini.recipes.motion import SHOWN, motion_modules
 from ssr_encoder.mini.train import parse
-from ssr_encoder.shared_noise import NOISE_KEY, SHARED_NOISE, SMOOTH_KEY
+from ssr_encoder.shared_noise import CARRY_KEY, NOISE_KEY, SHARED_NOISE, SMOOTH_KEY
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -54,6 +54,7 @@ def test_the_stage_is_known():
 def test_a_clip_has_one_timestep_and_frames_with_noise_of_their_own(earlier, kept):
     recipe = make("motion", earlier)
     assert kept["latents"].shape == (2, 16, 4, 32, 32) and kept["area"].shape == (2, 16, 1, 32, 32)
+    assert kept["boxes"].shape == (2, 16, 3, 4)
     model = batch_of(recipe, kept)["model"]
     assert model["timesteps"].shape == (2,) and model["noisy"].shape == kept["latents"].shape
     still = kept | {"latents": kept["latents"][:, :1].expand(-1, 16, -1, -1, -1)}
@@ -63,11 +64,24 @@ def test_a_clip_has_one_timestep_and_frames_with_noise_of_their_own(earlier, kep
 
 def test_most_clips_have_a_part_of_their_noise_in_common(earlier):
     recipe = make("motion", earlier)
-    noise = recipe._noise(torch.empty(64, 3, 4, 32, 32)).flatten(2)
+    nowhere = {"latents": torch.empty(64, 3, 4, 32, 32), "boxes": torch.zeros(64, 3, 3, 4)}
+    noise = recipe._noise(nowhere).flatten(2)
     alike = (noise[:, 0] * noise[:, 1]).mean(1)
     together = alike > SHARED_NOISE / 2
     assert 48 < together.sum() < 64
     assert (alike - SHARED_NOISE * together).abs().max() < 0.1 and (noise.var(2) - 1).abs().max() < 0.2
+
+
+def test_noise_goes_along_with_subjects(earlier):
+    recipe = make("motion", earlier)
+    recipe.together = 1.0
+    boxes = torch.zeros(16, 2, 3, 4)
+    boxes[:, 0, 0], boxes[:, 1, 0] = torch.tensor([0.25, 0.25, 0.5, 0.75]), torch.tensor([0.5, 0.25, 0.75, 0.75])
+    first, second = recipe._noise({"latents": torch.empty(16, 2, 4, 32, 32), "boxes": boxes}).unbind(1)
+    here, there = first[..., 9:23, 9:15], second[..., 9:23, 17:23]  # the smallest box, without its edges
+    assert float((here * there).mean()) == pytest.approx(SHARED_NOISE, abs=0.1)
+    assert abs(float((here * second[..., 9:23, 9:15]).mean())) < 0.1, "it is gone from where it was"
+    assert float((first[..., 28:] * second[..., 28:]).mean()) == pytest.approx(SHARED_NOISE, abs=0.1)
 
 
 def test_some_steps_see_a_part_of_the_frames(earlier, kept):
@@ -102,6 +116,7 @@ def test_only_temporal_attention_learns_and_what_is_saved_is_a_stock_adapter(ear
     assert recipe.adapter.dtype == torch.float32
     adapter = MotionAdapter.from_pretrained(tmp_path / "motion_adapter")
     assert (adapter.config[NOISE_KEY], adapter.config[SMOOTH_KEY]) == (recipe.in_common, recipe.smooth)
+    assert adapter.config[CARRY_KEY] is True
     averaged = dict(zip((n for n, _ in recipe.adapter.named_parameters()), recipe.ema.shadow_params, strict=True))
     for name, value in adapter.named_parameters():
         assert torch.allclose(value.float(), averaged[name], atol=1e-3)

@@ -77,6 +77,17 @@ def test_a_clip_without_its_subject_has_no_motion():
     assert found["moved"] == 0 and found["wander"] is None and found["ends"] is None
 
 
+def test_a_subject_follows_the_boxes_that_it_is_in(drawn):
+    cases, clips = drawn
+    oracle, concept = load_oracle("cpu"), cases[0].concepts[0]
+    everywhere = torch.tensor([0.0, 0.0, 1.0, 1.0]).expand(16, 4)
+    assert movement(oracle, clips[0], concept)["followed"] is None
+    assert movement(oracle, clips[0], concept, everywhere)["followed"] == 1
+    away = everywhere.clone()
+    away[4:] = torch.tensor([0.9, 0.0, 1.0, 0.02])  # where no middle is, from the fifth frame on
+    assert movement(oracle, clips[0], concept, away)["followed"] == pytest.approx(4 / 16)
+
+
 def test_flicker_is_that_of_the_background():
     clip = torch.zeros(2, 3, 64, 64)
     clip[1, :, :32] = 0.5  # the upper half changes

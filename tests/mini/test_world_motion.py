@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 import torch
 
-from ssr_encoder.mini.world import World, sample_scenes
-from ssr_encoder.mini.world.motion import MOTIONS, animate, sample_clips
+from ssr_encoder.mini.world import World, boxes, sample_scenes
+from ssr_encoder.mini.world.motion import MOTIONS, animate, sample_clips, subject_boxes
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 N, FRAMES = 24, 16
@@ -110,3 +110,12 @@ def test_a_clip_too_long_to_pan_stands_still(world):
     empty = scenes(world)[:2]
     long = animate(world, empty, 40, torch.Generator().manual_seed(2), pan=1.0)
     assert torch.equal(long.crop.unflatten(0, (2, 40))[:, 0], empty.crop)
+
+
+def test_boxes_are_around_the_drawings(world):
+    still = dataclasses.replace(scenes(world, subjects=(1.0, 0.0, 0.0)), angle=torch.zeros(N, 3))
+    found = subject_boxes(world, still)
+    assert (found[still.concept < 0] == 0).all()
+    _, masks = world.render(still, 128)
+    drawn = boxes(masks, threshold=0.05)[:, 0]
+    torch.testing.assert_close(drawn, found[:, 0].clamp(0, 1), atol=0.03, rtol=0)

@@ -7,8 +7,7 @@ from .dino import DINORecipe
 from .few_step import FewStepRecipe
 from .motion import MotionRecipe
 from .oracle import OracleRecipe
-from .ssr import SSRRecipe
-from .subject import UNetRecipe
+from .subject import SSRRecipe, UNetRecipe
 from .vae import VAERecipe
 
 RECIPES = {

@@ -12,8 +12,7 @@ from ...losses import denoising_loss, snr_weight
 from ..control import edge_map, layout_map
 from ..models import make_controlnet
 from ..preview import first_subjects, parts
-from .pairs import part_of
-from .subject import UNetRecipe
+from .subject import UNetRecipe, part_of
 
 
 class ControlNetRecipe(UNetRecipe):
@@ -31,7 +30,6 @@ class ControlNetRecipe(UNetRecipe):
     # the error by 0.32 at timestep 980, by 0.04 at 550, by 0.001 at 100.
     noisier = 1 / 3
     train_base = False
-    each = 1
 
     def prepare(self) -> None:
         self.denoiser.requires_grad_(False)

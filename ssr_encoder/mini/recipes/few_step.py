@@ -21,8 +21,7 @@ from ...few_step import FEW_STEPS, FOLDER, few_step_scheduler
 from ...losses import denoising_loss, snr_weight
 from ..models import make_scheduler
 from ..preview import preview
-from .pairs import part_of
-from .subject import UNetRecipe
+from .subject import UNetRecipe, part_of
 
 # Everything that multiplies by a matrix, but the first and last convolution and the timestep's embedding.
 TARGETS = r".*(to_q|to_k|to_v|to_out\.0|proj_in|proj_out|net\.0\.proj|net\.2|conv1|conv2|conv_shortcut|time_emb_proj)"
@@ -36,7 +35,6 @@ class FewStepRecipe(UNetRecipe):
     learning_rates = {"cpu": 1e-3, "cuda": 1e-3}
     conditions = (0.75, 0.05, 0.2, 0.0)
     train_base = False
-    each = 1
     rank = 32
     noisier = 0.6
 

@@ -1,9 +1,9 @@
 """Stage ``motion``: a stock ``MotionAdapter`` for the embedded model, the UNet and the subject encoder frozen.
 
 AnimateDiff's training (Guo et al. 2023, section 4.2): the frames of a clip have the same timestep, and only temporal
-attention learns. Most clips have a part of their noise in common (shared_noise.py says why). Each motion module's last
-layer starts at zero, so that training starts from the still model, which draws 16 pictures that know nothing of one
-another.
+attention learns. Most clips have noise in common that goes along with their subjects (shared_noise.py says why). Each
+motion module's last layer starts at zero, so that training starts from the still model, which draws 16 pictures that
+know nothing of one another.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from torch import Tensor
 
 from ...attention import install
 from ...losses import denoising_loss, snr_weight
-from ...shared_noise import NOISE_KEY, SHARED_NOISE, SMOOTH_KEY, clip_noise, mix_noise
+from ...shared_noise import CARRY_KEY, NOISE_KEY, SHARED_NOISE, SMOOTH_KEY, clip_noise, mix_noise
+from ...trajectories import trajectory
 from ..data import draw, pooled_area
 from ..models import MiniConfig, make_motion_adapter
 from ..preview import PLACES, first_subjects, parts
-from ..world.motion import FRAMES, animate
+from ..world.motion import FRAMES, animate, subject_boxes
 from .base import TrainConfig
 from .subject import UNetRecipe
 
@@ -40,11 +41,11 @@ class MotionRecipe(UNetRecipe):
     fresh = {"cpu": 0.25, "cuda": 0.25}
     conditions = (0.6, 0.1, 0.2, 0.1)
     train_base = False
-    each = 1
     noisier = 0.6  # what moves where is decided in the noisy ones
     together = 0.9  # share of the clips whose frames have SHARED_NOISE of their noise in common; others: none
-    # In clips that are made: nearer to one another than was learned is calmer; trained with it they jump (docs/log.md).
-    in_common, smooth = 0.9, 0.9
+    margins = (0.95, 1.3)  # size of the box whose noise goes along with a subject, by that of its drawing
+    # In clips that are made; what is not in common follows from frame to frame there, which is calmer (docs/log.md).
+    in_common, smooth = SHARED_NOISE, 0.9
     short = 0.5  # share of the steps that see 8 to 12 frames from anywhere in the clip: cheaper, and other lengths work
 
     def __init__(self, config: MiniConfig, train: TrainConfig, device: torch.device, weights: Path):
@@ -90,6 +91,7 @@ class MotionRecipe(UNetRecipe):
         area = pooled_area(masks.sum(1).clamp(max=1), self.config.latent_size)
         for name, value in (("latents", latents), ("area", area)):
             kept[name] = value.unflatten(0, (-1, frames)).to(kept[name].dtype)
+        kept["boxes"] = subject_boxes(self.world, clips).unflatten(0, (-1, frames))  # (n, frames, 3, 4)
         return kept
 
     def _example(self, n: int, chooser: torch.Generator, rng: random.Random, split: str = "train"):
@@ -115,16 +117,21 @@ class MotionRecipe(UNetRecipe):
         if self.rng.random() < self.short:
             count = self.rng.randint(FRAMES // 2, FRAMES * 3 // 4)
             start = self.rng.randint(0, FRAMES - count)
-            batch = batch | {name: batch[name][:, start : start + count] for name in ("latents", "area")}
+            batch = batch | {name: batch[name][:, start : start + count] for name in ("latents", "area", "boxes")}
         return super()._conditions(batch)
 
-    def _noise(self, latents: Tensor) -> Tensor:
-        chosen = torch.rand(len(latents), 1, 1, 1, 1, device=self.device, generator=self.generator) < self.together
-        return mix_noise(latents.shape, SHARED_NOISE * chosen, self.generator, self.device)
+    def _noise(self, batch: dict[str, Tensor]) -> Tensor:
+        n, (low, high) = len(batch["latents"]), self.margins
+        chosen, margin = (
+            torch.rand(shape, device=self.device, generator=self.generator) for shape in ((n, 1, 1, 1, 1), (n, 1, 3, 1))
+        )
+        chosen, boxes = chosen < self.together, scaled(batch["boxes"], low + (high - low) * margin)
+        return mix_noise(batch["latents"].shape, SHARED_NOISE * chosen, self.generator, self.device, boxes=boxes)
 
-    def _noised(self, batch: dict, latents: Tensor, timesteps: Tensor, generator: torch.Generator) -> dict:
+    def _noised(self, batch: dict, kept: dict, timesteps: Tensor, generator: torch.Generator) -> dict:
         """A batch of the parent's with other timesteps (n,) and noise."""
-        noise = mix_noise(latents.shape, SHARED_NOISE, generator, self.device)
+        latents = kept["latents"].float()
+        noise = mix_noise(latents.shape, SHARED_NOISE, generator, self.device, boxes=kept["boxes"])
         noisy = self.scheduler.add_noise(latents, noise, timesteps)
         target = self.scheduler.get_velocity(latents, noise, timesteps)
         return batch | {"model": batch["model"] | {"noisy": noisy, "timesteps": timesteps}, "target": target}
@@ -168,7 +175,7 @@ class MotionRecipe(UNetRecipe):
         latents = kept["latents"].float()
         timesteps = (torch.arange(n, device=self.device) * 2 + 1) * len(self.alphas) // (2 * n)
         before, self.generator = self.generator, torch.Generator(self.device).manual_seed(7)
-        batch = self._noised(super()._conditions(kept), latents, timesteps, self.generator)
+        batch = self._noised(super()._conditions(kept), kept, timesteps, self.generator)
         self.generator, model = before, batch["model"]
         alphas = self.alphas[timesteps].float()[:, None, None, None, None]
         noisy_half = timesteps >= len(self.alphas) // 2
@@ -199,6 +206,7 @@ class MotionRecipe(UNetRecipe):
         size = (self.config.image_size,) * 2
         for i, concept in enumerate(example.target.concept[:, 0].tolist()):
             generator = torch.Generator(self.device).manual_seed(1 + i)
+            way = trajectory("walk", frames, torch.Generator().manual_seed(1 + i))[None]
             with self.autocast():
                 clip = pipe(
                     f"a {self.world.concepts[concept]} in the {places[i % len(places)]}",
@@ -207,7 +215,7 @@ class MotionRecipe(UNetRecipe):
                     guidance_scale=self.subject_config.guidance_scale,
                     output_type="pt",
                     ip_adapter_image_embeds=[packs[:, i : i + 1]],
-                    latents=clip_noise(pipe, self.in_common, frames, size, generator, self.smooth),
+                    latents=clip_noise(pipe, self.in_common, frames, size, generator, self.smooth, way),
                     generator=generator,
                 ).frames[0]
             at = torch.linspace(0, frames - 1, SHOWN).round().long()
@@ -218,7 +226,9 @@ class MotionRecipe(UNetRecipe):
         folder.mkdir(parents=True, exist_ok=True)
         # A copy of its own config, which says nothing of the folder that this run started from.
         config = {key: value for key, value in self.adapter.config.items() if key != "_name_or_path"}
-        adapter = MotionAdapter.from_config(config | {NOISE_KEY: self.in_common, SMOOTH_KEY: self.smooth})
+        adapter = MotionAdapter.from_config(
+            config | {NOISE_KEY: self.in_common, SMOOTH_KEY: self.smooth, CARRY_KEY: True}
+        )
         adapter.load_state_dict(self.adapter.state_dict())
         adapter.half().save_pretrained(folder / FOLDER, max_shard_size="15MB")
 
@@ -226,6 +236,13 @@ class MotionRecipe(UNetRecipe):
 def motion_modules(adapter: MotionAdapter) -> list:
     """Its temporal transformers, in no order."""
     return [module for name, module in adapter.named_modules() if name.split(".")[-2:-1] == ["motion_modules"]]
+
+
+def scaled(boxes: Tensor, by: Tensor) -> Tensor:
+    """Boxes (..., 4) of other sizes around the same middles."""
+    low, high = boxes[..., :2], boxes[..., 2:]
+    middle, half = (low + high) / 2, (high - low) / 2 * by
+    return torch.cat([middle - half, middle + half], -1)
 
 
 def _change(clips: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
-"""Stage ``unet``: the base model with its subject branch.
+"""Stages ``unet`` and ``ssr``: the base model with its subject branch, then the subject encoder alone.
 
-It learns to draw from text and from subjects together: on this small world selection and identity then appear within
-minutes, while a subject branch added to a finished but weak base learned neither (docs/log.md).
+``unet`` learns to draw from text and from subjects together: on this small world selection and identity then appear
+within minutes, while a subject branch added to a finished but weak base learned neither (docs/log.md). ``ssr`` is
+the paper's training: everything else frozen, ``L = L_LDM + tau * L_reg``.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ from transformers import CLIPTextModel, CLIPTokenizer, CLIPVisionModel
 
 from ...attention import install
 from ...checkpoint import save_model
-from ...errors import SSRError
 from ...losses import denoising_loss, embedding_consistency_loss, snr_weight
 from ...model import SubjectModel
 from ..data import Ring, draw, pooled_area, random_queries
@@ -27,7 +27,6 @@ from ..models import MODEL_INDEX, MiniConfig, make_scheduler, make_subject_confi
 from ..preview import preview
 from ..world import load_world
 from .base import Recipe, TrainConfig
-from .pairs import drawn_once, pair_loss, part_of
 from .signals import selection_signals
 
 
@@ -54,18 +53,10 @@ class UNetRecipe(Recipe):
     noisier = 0.5
     second = 0.7  # share of the examples of two subjects whose second one has a reference too, not only its word
     reference_is_target = 0.0
-    # Subjects in nameless colours: in the named ones alone, 85 % of the trained identities came out right and 76 % of
-    # the held-out ones, mostly in a drawing that training had shown in that colour (docs/log.md).
-    tones = 0.6
-    # 2: examples come in pairs (pairs.py), and what the errors of a pair do not share weighs so much more.
-    each = 2
-    contrast = 3.0
     train_base = True
 
     def __init__(self, config: MiniConfig, train: TrainConfig, device: torch.device, weights: Path):
         super().__init__(config, train, device)
-        if self.batch_size % self.each:
-            raise SSRError(f"the batch size is {self.batch_size}; {self.name} learns from pairs, give an even number")
         self.world = load_world(device, weights)
         self.sampler = load_world("cpu", weights) if self.cuda else self.world
         self.chooser = torch.Generator().manual_seed(train.seed)  # decides what scenes show, on the CPU
@@ -85,7 +76,7 @@ class UNetRecipe(Recipe):
         scheduler = DDPMScheduler.from_config(make_scheduler().config)
         self.scheduler, self.alphas = scheduler, scheduler.alphas_cumprod.to(device)
         self.rng = random.Random(train.seed)
-        self.ring = Ring(self.ring_sizes["cuda" if self.cuda else "cpu"] // self.each)
+        self.ring = Ring(self.ring_sizes["cuda" if self.cuda else "cpu"])
         self._threads: ThreadPoolExecutor | None = None
         self._denoise = self.compiled(self._denoise_eager)
         self._see = self._see_eager  # transformers collects hidden states through hooks, which do not compile well
@@ -145,8 +136,6 @@ class UNetRecipe(Recipe):
             self.rng,
             sampler=self.sampler,
             reference_is_target=self.reference_is_target,
-            tones=self.tones,
-            pairs=self.each == 2,
         )
         return self.encode(example)
 
@@ -164,8 +153,7 @@ class UNetRecipe(Recipe):
             share = max(1, torch.get_num_threads() // streams)
             self._threads = ThreadPoolExecutor(streams, initializer=torch.set_num_threads, initargs=(share,))
         batch = self._batch()
-        rows = torch.arange(self.batch_size).view(-1, self.each)
-        parts = [part_of(batch, part.flatten()) for part in rows.chunk(streams)]
+        parts = [part_of(batch, rows) for rows in torch.arange(self.batch_size).chunk(streams)]
 
         def learn(part):
             loss, figures = self._loss_of(part)
@@ -181,13 +169,12 @@ class UNetRecipe(Recipe):
         return mean([loss for _, loss, _ in results]), figures
 
     def _batch(self) -> dict:
-        count = self.batch_size // self.each
-        fresh = max(1, int(count * self.fresh["cuda" if self.cuda else "cpu"]))
-        first = not self.ring.filled
-        for _ in range(max(2, self.ring.capacity // (8 * fresh)) if first else 1):  # an eighth full, then it grows
-            drawn = self._draw(fresh * self.each)
-            self.ring.put({key: value.unflatten(0, (-1, self.each)) for key, value in drawn.items()})
-        batch = {key: value.flatten(0, 1) for key, value in self.ring.take(count, self.generator).items()}
+        fresh = max(1, int(self.batch_size * self.fresh["cuda" if self.cuda else "cpu"]))
+        if not self.ring.filled:
+            for _ in range(max(2, self.ring.capacity // (8 * fresh))):  # an eighth full, then it grows
+                self.ring.put(self._draw(fresh))
+        self.ring.put(self._draw(fresh))
+        batch = self.ring.take(self.batch_size, self.generator)
         with torch.no_grad():
             return self._conditions(batch)
 
@@ -200,15 +187,11 @@ class UNetRecipe(Recipe):
             scale_embeds, batch["model"]["query_embeds"].flatten(0, 1), batch["asked"].flatten().float()
         )
         figures = {"denoising": loss.detach(), "reg": regularisation.detach()}
-        if self.each == 2:
-            contrast = pair_loss(noise_pred, batch["target"], weight, batch["pixel_weight"])
-            figures["contrast"] = contrast.detach()
-            loss = loss + self.contrast * contrast
         return loss + self.tau * regularisation, figures
 
     def _conditions(self, batch: dict[str, Tensor]):
-        n = len(batch["latents"])
-        chance = self._random(n)
+        n, device = len(batch["latents"]), self.device
+        chance = torch.rand(n, device=device, generator=self.generator)
         both, subject, text, _ = self.conditions
         has_subject = chance < both + subject
         has_text = (chance < both) | ((chance >= both + subject) & (chance < both + subject + text))
@@ -216,10 +199,10 @@ class UNetRecipe(Recipe):
         weights, with_text = random_queries(
             masks, batch["enough"].flatten(), self.config.grid, self.subject_config.point_radius, self.generator
         )
-        second = batch["two"] & (self._random(n) < self.second)
+        second = batch["two"] & (torch.rand(n, device=device, generator=self.generator) < self.second)
         scale = torch.stack([has_subject, has_subject & second], 1).float()
         # A dropped subject is, half of the time, the unconditional one of guidance: empty query, zero picture.
-        blank = ~has_subject & (self._random(n) < 0.5)
+        blank = ~has_subject & (torch.rand(n, device=device, generator=self.generator) < 0.5)
         scale[:, 0] = torch.where(blank, 1.0, scale[:, 0])
         hidden = torch.where(
             blank[:, None, None, None, None], self.blank_image[:, None].to(batch["hidden"].dtype), batch["hidden"]
@@ -243,7 +226,7 @@ class UNetRecipe(Recipe):
         }
         latents = batch["latents"].float()
         timesteps = self._timesteps(n)
-        noise = self._noise(latents)
+        noise = self._noise(batch)
         model |= {"noisy": self.scheduler.add_noise(latents, noise, timesteps), "timesteps": timesteps}
         return {
             "model": model,
@@ -252,25 +235,14 @@ class UNetRecipe(Recipe):
             "pixel_weight": 1 + (self.subject_pixels - 1) * batch["area"].float(),
         }
 
-    def _random(self, *shape: int, kind=torch.rand) -> Tensor:
-        """Uniform or other random numbers of this shape, the same for both of a pair."""
-        return drawn_once(lambda n: self._own(n, *shape[1:], kind=kind), shape[0], self.each)
-
-    def _own(self, *shape: int, kind=torch.rand) -> Tensor:
-        return kind(shape, device=self.device, generator=self.generator)
-
-    def _noise(self, latents: Tensor) -> Tensor:
-        return self._random(*latents.shape, kind=torch.randn)
+    def _noise(self, batch: dict[str, Tensor]) -> Tensor:
+        return torch.randn(batch["latents"].shape, device=self.device, generator=self.generator)
 
     def _timesteps(self, n: int) -> Tensor:
-        """(n,), one from each n-th of the distribution, in random order: batches differ less than by free draws. Both
-        of a pair have the same."""
-
-        def spread(n):
-            order = torch.randperm(n, device=self.device, generator=self.generator)
-            return (len(self.alphas) * ((order + self._own(n)) / n) ** self.noisier).long()
-
-        return drawn_once(spread, n, self.each).clamp_max(len(self.alphas) - 1)
+        """(n,), one from each n-th of the distribution, in random order: batches differ less than by free draws."""
+        order = torch.randperm(n, device=self.device, generator=self.generator)
+        u = (order + torch.rand(n, device=self.device, generator=self.generator)) / n
+        return (len(self.alphas) * u**self.noisier).long().clamp_max(len(self.alphas) - 1)
 
     def _denoise_eager(self, noisy, timesteps, prompt_embeds, query_embeds, hidden, weights, scale):
         pack, scale_embeds, attention = self.denoiser.subject(
@@ -305,3 +277,17 @@ class UNetRecipe(Recipe):
             make_scheduler().save_pretrained(folder / "scheduler")
             (folder / "model_index.json").write_text(json.dumps(MODEL_INDEX, indent=1) + "\n")
         save_model(self.denoiser.subject, folder, torch.float16)
+
+
+class SSRRecipe(UNetRecipe):
+    """The paper's stage: base frozen, subject encoder trained."""
+
+    name = "ssr"
+    learning_rates = {"cpu": 5e-4, "cuda": 6e-4}
+    conditions = (0.6, 0.3, 0.0, 0.1)  # text alone would teach the subject branch nothing
+    train_base = False
+
+
+def part_of(batch, rows: Tensor):
+    """Some rows of every tensor in a dictionary of them, which may hold dictionaries."""
+    return {key: part_of(value, rows) if isinstance(value, dict) else value[rows] for key, value in batch.items()}

@@ -3,7 +3,7 @@
 from .atlas import World
 from .captions import caption_words, captions, query_texts
 from .render import boxes
-from .scenes import Scenes, random_identities, redress, sample_scenes
+from .scenes import Scenes, random_identities, sample_scenes
 from .subset import load_world
 
 __all__ = [
@@ -15,6 +15,5 @@ __all__ = [
     "load_world",
     "query_texts",
     "random_identities",
-    "redress",
     "sample_scenes",
 ]

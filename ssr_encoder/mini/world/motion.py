@@ -96,6 +96,17 @@ def animate(
     )
 
 
+def subject_boxes(world, scenes: Scenes) -> torch.Tensor:
+    """Around every subject's drawing, hidden parts and what leaves the picture included: (n, 3, 4) x0, y0, x1, y1 as
+    fractions of the picture; zeros for an empty slot. Angles do not count."""
+    left, top, right, bottom = world.extent[
+        world.index[scenes.concept.clamp_min(0), scenes.style, scenes.colour]
+    ].unbind(-1)
+    left, right = torch.where(scenes.flip, -right, left), torch.where(scenes.flip, -left, right)
+    box = torch.stack([left, top, right, bottom], -1) * scenes.size[..., None]
+    return (box + scenes.centre.repeat(1, 1, 2)) * (scenes.concept >= 0)[..., None]
+
+
 def _inside(scenes: Scenes, extent, side, offset) -> torch.Tensor:
     """Centres (n, slots, frames, 2) along offsets of that shape: paths longer than the picture has room are shortened,
     then moved inside. Angles do not count."""
