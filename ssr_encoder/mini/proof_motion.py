@@ -158,7 +158,8 @@ def movement(oracle: Oracle, clip: Tensor, concept: int, way: Tensor | None = No
     mine = torch.where(mine > 0.1, mine, 0.0)
     mass = mine.sum((1, 2))
     seen = mass > 2  # cells
-    figures: dict[str, float | None] = dict.fromkeys(("ends", "drift", "wander", "jump", "followed"))
+    figures: dict[str, float | None] = dict.fromkeys(("ends", "drift", "wander", "jump"))
+    figures["followed"] = None if way is None else 0.0
     if seen.sum() > 1:
         every = torch.full((len(clip),), concept, device=device)
         embedding = identity_embedding(answers, every)[seen]

@@ -73,7 +73,8 @@ def test_frames_that_know_nothing_of_one_another_jump(drawn):
 
 
 def test_a_clip_without_its_subject_has_no_motion():
-    found = movement(load_oracle("cpu"), torch.full((4, 3, 128, 128), 0.5), 0)
+    found = movement(load_oracle("cpu"), torch.full((4, 3, 128, 128), 0.5), 0, torch.tensor([[0.0, 0, 1, 1]] * 4))
+    assert found["followed"] == 0
     assert found["moved"] == 0 and found["wander"] is None and found["ends"] is None
 
 
