@@ -119,7 +119,7 @@ def generate(
             generators = [torch.Generator("cpu").manual_seed(number) for _, number in part]
             if share or smooth:
                 frames, source = pipeline_arguments.get("num_frames", FRAMES), generator or generators[0]
-                ways = _boxes(trajectories, len(subjects), frames, part[0][1])
+                ways = _boxes(trajectories, len(subjects), frames, part[0][1], generator)
                 arguments["latents"] = clip_noise(pipe, share, frames, size, source, smooth, ways)
             with guided(unet, subject_guidance, self.config.subject_guidance_until, halves=guidance):
                 output = pipe(
@@ -175,11 +175,13 @@ def _clip_settings(pipe, share: float | None, smooth: float | None, trajectories
     return share, adapter.config.get(SMOOTH_KEY, 0.0) if smooth is None else smooth, trajectories
 
 
-def _boxes(trajectories, subjects: int, frames: int, seed: int) -> torch.Tensor | None:
-    """Trajectories as boxes (subjects, frames, 4)."""
-    if isinstance(trajectories, str):
-        return random_trajectories(max(1, subjects), frames, torch.Generator().manual_seed(seed), trajectories)
-    return None if trajectories is None else check_trajectories(trajectories, frames)
+def _boxes(trajectories, subjects: int, frames: int, seed: int, generator) -> torch.Tensor | None:
+    """Trajectories as boxes (subjects, frames, 4); random ways follow from the generator, or without one the seed."""
+    if not isinstance(trajectories, str):
+        return None if trajectories is None else check_trajectories(trajectories, frames)
+    if generator is not None:  # which may be on a GPU
+        seed = int(torch.randint(2**32, (), generator=generator, device=generator.device))
+    return random_trajectories(max(1, subjects), frames, torch.Generator().manual_seed(seed), trajectories)
 
 
 def _negative(negative_prompt: str | None, count: int, batch: int):

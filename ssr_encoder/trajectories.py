@@ -66,10 +66,10 @@ def random_trajectories(subjects: int, frames: int, generator: torch.Generator, 
 
 
 def check_trajectories(trajectories: Tensor, frames: int) -> Tensor:
-    """Trajectories of k subjects as float32 (k, frames, 4), from a tensor of that shape, (frames, 4), or a list.
+    """Trajectories of k subjects as float32 (k, frames, 4), from a tensor of that shape or a list of (frames, 4).
 
     Raises:
-        SSRError: another number of frames, or boxes without an inside.
+        SSRError: another shape or number of frames, or boxes without an inside.
     """
     try:
         boxes = torch.stack([torch.as_tensor(t, dtype=torch.float32) for t in trajectories])

@@ -95,6 +95,17 @@ def test_clips_are_made_along_trajectories(ssr, still_adapter):
     assert np.array_equal(moved, made(ssr, pipe, latents=latents))
 
 
+def test_a_generator_decides_as_a_seed_does(ssr, still_adapter):
+    pipe = video_pipeline(ssr, still_adapter)
+    more = {"shared_noise": 1, "trajectories": "any", "seed": None, "num_inference_steps": 2, "output_type": "np"}
+    pipe.set_progress_bar_config(disable=True)
+    one, again, other = (
+        np.asarray(ssr.generate("a cat", pipe=pipe, num_frames=4, generator=generator(seed), **more)[0])
+        for seed in (7, 7, 8)
+    )
+    assert np.array_equal(one, again) and not np.array_equal(one, other)
+
+
 def test_an_adapter_that_was_trained_to_follow_gets_motions(ssr, still_adapter, tmp_path):
     still_adapter.register_to_config(**{NOISE_KEY: 1.0, CARRY_KEY: True})
     still_adapter.save_pretrained(tmp_path)
