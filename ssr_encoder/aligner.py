@@ -11,7 +11,6 @@ import math
 from dataclasses import dataclass, field
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .errors import SSRError
@@ -137,18 +136,6 @@ class TokenToPatchAligner(nn.Module):
             scales.append(to_out(read.transpose(1, 2).flatten(2)))
         scale_embeds = torch.stack(scales, dim=1)
         return self.norm(scale_embeds.flatten(1, 2)), scale_embeds, attention
-
-    def search(self, patches: Tensor, token: Tensor) -> Tensor:
-        """Patch weights (B, P) for finding a subject by its looks: near 1 where a patch alone, read at the last scale,
-        gives a token like the one looked for, less by a factor of e for every tenth of cosine below it.
-
-        Args:
-            patches: (B, P, image_dim), the class token first; it has seen the whole picture and gets 0.
-            token: (query_dim,), of the last scale, after the LayerNorm.
-        """
-        read = self.norm(self.to_out[-1](self.to_v[-1](patches)))
-        weights = (10 * (F.cosine_similarity(read.float(), token.float(), dim=-1) - 1)).exp()
-        return F.pad(weights[:, 1:], (1, 0))
 
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.heads, self.head_dim)).transpose(1, 2)  # (B, N, H*d) -> (B, H, N, d)

@@ -35,7 +35,15 @@ def conditioning(
     Raises:
         SSRError: a subject was made by another encoder.
     """
-    used = acting(ssr, subjects)
+    used = []
+    for subject in subjects:
+        if subject.fingerprint != ssr.fingerprint:
+            raise SSRError(
+                f"subject {subject.query!r} was encoded by another model ({subject.fingerprint or 'unknown'}, this "
+                f"one is {ssr.fingerprint}); encode it again with this one"
+            )
+        if _scale(ssr, subject) > 0:
+            used.append(subject)
     if not used:
         return {}
     dtype = dtype or ssr.dtype
@@ -61,24 +69,6 @@ def conditioning(
         regions = torch.stack([s.region_mask(*size) for s in used])[None]
         arguments["cross_attention_kwargs"] = {"ip_adapter_masks": [regions.to(ssr.device)]}
     return arguments
-
-
-def acting(ssr, subjects: Iterable[Subject]) -> list[Subject]:
-    """The subjects whose scale is above 0.
-
-    Raises:
-        SSRError: a subject was made by another encoder.
-    """
-    used = []
-    for subject in subjects:
-        if subject.fingerprint != ssr.fingerprint:
-            raise SSRError(
-                f"subject {subject.query!r} was encoded by another model ({subject.fingerprint or 'unknown'}, this "
-                f"one is {ssr.fingerprint}); encode it again with this one"
-            )
-        if _scale(ssr, subject) > 0:
-            used.append(subject)
-    return used
 
 
 def _pack(ssr, tokens: Tensor, table: Tensor, window: Tensor | None, dtype: torch.dtype) -> Tensor:

@@ -19,7 +19,6 @@ from .checkpoint import load_model, save_model
 from .conditioning import conditioning
 from .errors import SSRError
 from .images import Frame, open_picture, to_pixels
-from .likeness import likeness
 from .loading import beside, best_device, load_part, load_single_file, resolve
 from .model import SubjectModel
 from .pipeline import generate
@@ -41,7 +40,6 @@ class SSREncoder:
 
     generate = generate
     conditioning = conditioning
-    likeness = likeness
 
     def __init__(self, model: SubjectModel, text_encoder, tokenizer, image_encoder, base: str | None = None):
         self.model = model.eval().requires_grad_(False)
@@ -196,8 +194,7 @@ class SSREncoder:
             self._unconditional = self.model.aligner(self._query_embeds(""), self._hidden_states(pixels))[0][0]
         return self._unconditional
 
-    def _tokens(self, picture, text: str, region: Tensor | None, like: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Subject tokens and selection; ``like`` is a token of the last scale, to read where the picture looks so."""
+    def _tokens(self, picture, text: str, region: Tensor | None) -> tuple[Tensor, Tensor]:
         config, frame = self.config, Frame(*picture.size)
         pixels = to_pixels(picture, self.image_encoder.config.image_size, config.image_mean, config.image_std)
         hidden = self._hidden_states(pixels.to(self.device, self.dtype))
@@ -210,9 +207,6 @@ class SSREncoder:
             weights[:, 0] = 1
         if weights is not None:
             weights = weights.to(self.device)
-        if like is not None:
-            looks = self.model.aligner.search(hidden[-1], like)
-            weights = looks if weights is None else weights * looks
         embeds = self._query_embeds(text)
         tokens, _, seen = self.model.aligner(embeds, hidden, weights)
         seen = seen[0].float().mean(0)[self._words(text)].mean(0)[1:]

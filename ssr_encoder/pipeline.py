@@ -9,10 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from . import attention
-from .conditioning import acting
 from .errors import SSRError
 from .guidance import subject_guidance as guided
-from .likeness import best_of, candidate_seeds
 from .shared_noise import CARRY_KEY, NOISE_KEY, SMOOTH_KEY, clip_noise
 from .subject import Subject
 from .trajectories import ANY_MOTION, check_trajectories, random_trajectories
@@ -38,7 +36,6 @@ def generate(
     smooth_noise: float | None = None,
     trajectories=None,
     num_images: int = 1,
-    candidates: int = 1,
     seed: int | None = None,
     generator: torch.Generator | None = None,
     height: int | None = None,
@@ -64,8 +61,6 @@ def generate(
             (trajectories.py). Default "any" if the motion adapter was trained to follow and no ControlNet says where
             things are, otherwise none.
         num_images: of each prompt.
-        candidates: pictures made for each one that is returned, from different noise; the one that shows the subjects
-            best is kept (likeness.py). Costs as many times as much; for pictures, not clips.
         seed: picture i of a prompt gets the noise of ``seed + i``, however many are made at once.
         generator: instead of a seed, for a single picture.
         pipeline_arguments: passed to the pipeline, e.g. ``image=``, ``strength=``, ``num_frames=``.
@@ -79,7 +74,7 @@ def generate(
     prompts = [prompt] if isinstance(prompt, str) else list(prompt)
     subjects = [subjects] if isinstance(subjects, Subject) else list(subjects)
     guidance_scale = self.config.guidance_scale if guidance_scale is None else guidance_scale
-    _check(prompts, num_inference_steps, guidance_scale, num_images, height, width, seed, candidates)
+    _check(prompts, num_inference_steps, guidance_scale, num_images, height, width, seed)
     if subject_guidance is not None and not 0 <= subject_guidance <= 10:
         raise SSRError(f"subject_guidance is {subject_guidance}; give a number from 0 to 10, usually 0 to 2")
     for name, value in (("shared_noise", shared_noise), ("smooth_noise", smooth_noise)):
@@ -114,14 +109,7 @@ def generate(
         if width is not None:
             arguments["width"] = width
         seed = int(torch.randint(2**32, ())) if seed is None else seed
-        if candidates > 1:
-            _check_candidates(pipe, acting(self, subjects), generator, pipeline_arguments)
-        jobs = [
-            (text, number)
-            for text in prompts
-            for i in range(num_images)
-            for number in candidate_seeds(seed + i, candidates)
-        ]
+        jobs = [(text, seed + i) for text in prompts for i in range(num_images)]
         share, smooth, trajectories = _clip_settings(pipe, shared_noise, smooth_noise, trajectories, pipeline_arguments)
         # Pipelines that start from a picture pair pictures with prompts in ways of their own: one at a time there.
         batch = MAX_BATCH if "image" not in pipeline_arguments and not hasattr(pipe, "motion_adapter") else 1
@@ -144,10 +132,7 @@ def generate(
                     **pipeline_arguments,
                 )
             results.extend(output.frames if hasattr(output, "frames") else output.images)
-        if candidates == 1:
-            return results
-        groups = [results[start : start + candidates] for start in range(0, len(results), candidates)]
-        return [group[best_of(self, group, subjects)] for group in groups]
+        return results
     finally:
         if temporarily:
             self.remove(pipe)
@@ -168,17 +153,6 @@ def _size(pipe, height: int | None, width: int | None, arguments: dict) -> tuple
             size = picture.shape[-3:-1] if hasattr(picture, "shape") else (picture.height, picture.width)
         size = tuple(side - side % factor for side in size)
     return height or size[0], width or size[1]
-
-
-def _check_candidates(pipe, subjects: list[Subject], generator, arguments: dict) -> None:
-    if hasattr(pipe, "motion_adapter"):
-        raise SSRError("candidates are for pictures; leave it out for clips")
-    if generator is not None or "latents" in arguments:
-        raise SSRError("candidates are made from different noise; give seed= instead of generator= or latents=")
-    if arguments.get("output_type", "pil") != "pil":
-        raise SSRError("candidates are compared as pictures; leave output_type= out")
-    if not subjects:
-        raise SSRError("candidates are compared by their subjects, and there is none; give one, or leave it out")
 
 
 def _clip_settings(pipe, share: float | None, smooth: float | None, trajectories, arguments: dict) -> tuple:
@@ -214,7 +188,7 @@ def _negative(negative_prompt: str | None, count: int, batch: int):
     return negative_prompt if negative_prompt is None or batch == 1 else [negative_prompt] * count
 
 
-def _check(prompts, steps, guidance_scale, num_images, height, width, seed, candidates) -> None:
+def _check(prompts, steps, guidance_scale, num_images, height, width, seed) -> None:
     if not prompts or not all(isinstance(text, str) and text.strip() for text in prompts):
         raise SSRError('the prompt is empty; say what to generate, e.g. "a cat in the snow"')
     if not isinstance(steps, int) or not 1 <= steps <= 1000:
@@ -223,8 +197,6 @@ def _check(prompts, steps, guidance_scale, num_images, height, width, seed, cand
         raise SSRError(f"guidance_scale is {guidance_scale}; give a number from 0 to 100, usually 3 to 8")
     if not isinstance(num_images, int) or num_images < 1:
         raise SSRError(f"num_images is {num_images}; give a whole number from 1")
-    if not isinstance(candidates, int) or candidates < 1:
-        raise SSRError(f"candidates is {candidates}; give a whole number from 1, usually 2 to 8")
     if seed is not None and not (isinstance(seed, int) and 0 <= seed < 2**63):
         raise SSRError(f"the seed is {seed}; give a whole number from 0")
     for name, value in (("height", height), ("width", width)):

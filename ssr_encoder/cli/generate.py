@@ -23,7 +23,6 @@ examples:
   ssr generate cat.safetensors --scale 0.8 --prompt "a cat at night"      (a file from `ssr encode`)
   ssr generate pets.jpg --query cat --prompt "a cat on the beach" --control layout.png
   ssr generate pets.jpg --query cat --prompt "a cat on the beach" --few-steps
-  ssr generate pets.jpg --query cat --prompt "a cat on the beach" --steps 8 --candidates 4
   ssr generate pets.jpg --query cat --prompt "a cat on the beach" --frames 16 -o cat.gif      (or .webp, .mp4)
   ssr generate pets.jpg --query cat --prompt "a cat on the beach" --frames 16 --motion bounce
 
@@ -69,7 +68,6 @@ def add_parser(subparsers):
     )
     options.add_subject_guidance(group)
     options.add_few_steps(group)
-    options.add_candidates(group)
     add_companions(parser)
     options.add_model(parser)
     parser.add_argument(
@@ -160,8 +158,7 @@ def run(args) -> None:
             pipe.set_progress_bar_config(disable=True)
             from ..pipeline import MAX_BATCH
 
-            count = len(jobs) * args.candidates
-            batches = count if more else math.ceil(count / MAX_BATCH)  # maps and clips go one by one
+            batches = len(jobs) if more else math.ceil(len(jobs) / MAX_BATCH)  # maps and clips go one by one
             advance = start("generating", total=steps * batches)
             made = ssr.generate(
                 args.prompt,
@@ -169,7 +166,6 @@ def run(args) -> None:
                 pipe=pipe,
                 negative_prompt=args.negative_prompt,
                 num_images=args.num_images,
-                candidates=args.candidates,
                 seed=seed,
                 callback_on_step_end=lambda pipe, step, timestep, tensors: advance() or tensors,
                 **(settings | {"num_inference_steps": steps}),
@@ -192,8 +188,6 @@ def run(args) -> None:
         figures["control"] = {"map": args.control, "scale": more["controlnet_conditioning_scale"]}
     if args.frames:
         figures |= {"frames": args.frames, "fps": fps}
-    if args.candidates > 1:
-        figures["candidates"] = args.candidates
     print(json.dumps(figures | {"steps": steps, "seconds": round(time.monotonic() - began, 2)}, indent=1))
 
 
@@ -222,8 +216,6 @@ def _check_companions(args, clips: tuple[str, ...]) -> None:
         if getattr(args, option) is not None and getattr(args, needed) is None:
             given = f"--{option.replace('_', '-')}"
             raise SSRError(f"{given} says something about --{needed}, which is missing; give it, or leave {given} out")
-    if args.candidates > 1 and args.frames:
-        raise SSRError("--candidates and --frames do not go together: candidates are for pictures; leave one out")
     if args.few_steps and args.frames:
         raise SSRError("--few-steps and --frames do not go together, as the LoRA is for still pictures; leave one out")
     from ..companions import check_place

@@ -111,17 +111,6 @@ def add_subject_guidance(group) -> None:
     )
 
 
-def add_candidates(group) -> None:
-    """``--candidates``: see likeness.py."""
-    group.add_argument(
-        "--candidates",
-        type=whole(1, 64, "2 to 8"),
-        default=1,
-        metavar="N",
-        help="make N for each picture and keep the one that shows the subjects best; takes N times as long (default 1)",
-    )
-
-
 def add_few_steps(group) -> None:
     """``--few-steps``: see :func:`ssr_encoder.few_step.few_steps`."""
     group.add_argument("--few-steps", action="store_true", help="8 steps without guidance, by a distilled LoRA")

@@ -52,7 +52,6 @@ def add_parser(subparsers):
     parser.add_argument("--steps", type=options.steps, metavar="N", help="denoising steps (default 20)")
     options.add_subject_guidance(parser)
     options.add_few_steps(parser)
-    options.add_candidates(parser)
     parser.add_argument("--seed", type=options.whole(0, 2**62), default=0, help="of cases and noise (default 0)")
     parser.add_argument("--lines", type=lines, default=LINES, metavar="A,B", help="which lines (default all)")
     parser.add_argument(
@@ -84,14 +83,12 @@ def run(args) -> None:
         with options.few_steps(ssr, args) as settings:
             steps = args.steps or settings.get("num_inference_steps", 20)
             guidance_scale = settings.get("guidance_scale")
-            count = count_steps(args.n, steps, args.lines, batch, args.candidates)
-            pictures = start(f"{args.n} cases of {len(args.lines)} lines", count)
-            more = (guidance_scale, args.candidates)
-            results = list(prove(ssr, args.n, steps, args.seed, args.lines, batch, pictures, *more))
+            pictures = start(
+                f"{args.n} cases of {len(args.lines)} lines", count_steps(args.n, steps, args.lines, batch)
+            )
+            results = list(prove(ssr, args.n, steps, args.seed, args.lines, batch, pictures, guidance_scale))
         few = (args.few_step_lora or "own") if args.few_steps else None
-        proof = proof_report.record(
-            ssr, results, judge, args.model, args.n, steps, args.seed, guidance_scale, few, args.candidates
-        )
+        proof = proof_report.record(ssr, results, judge, args.model, args.n, steps, args.seed, guidance_scale, few)
         start("writing the page")
         page = proof_report.proof_page(proof, results, ssr.config.point_radius)
     with whole_folder(folder) as temporary:

@@ -211,7 +211,6 @@ def prove(
     batch: int = 16,
     on_step: Callable[[], None] = lambda: None,
     guidance_scale: float | None = None,
-    candidates: int = 1,
 ) -> Iterator[dict]:
     """Run the proof; yields one result a line: its figures, the same at scale 0, and the cases with their verdicts.
 
@@ -229,11 +228,10 @@ def prove(
         begin = time.monotonic()
         cases = make_cases(world, line, n, seed)
         subjects = [[ssr.encode(r, **q) for r, q in zip(c.references, c.queries, strict=True)] for c in cases]
-        settings = {"guidance_scale": guidance_scale, "candidates": candidates}
-        pictures = make_pictures(ssr, cases, subjects, steps, seed, batch, on_step, **settings)
+        pictures = make_pictures(ssr, cases, subjects, steps, seed, batch, on_step, guidance_scale=guidance_scale)
         verdicts = [judge(p, c) for p, c in zip(pictures, cases, strict=True)]
         if _group(line) not in without:  # the same prompts and noise: once for text, mask, box and point
-            plain = make_pictures(ssr, cases, None, steps, seed, batch, on_step, **settings)
+            plain = make_pictures(ssr, cases, None, steps, seed, batch, on_step, guidance_scale=guidance_scale)
             without[_group(line)] = [judge(p, c) for p, c in zip(plain, cases, strict=True)]
         count = len(cases[0].concepts)
         fresh = [v for v, c in zip(verdicts, cases, strict=True) if c.new_drawing]
@@ -251,9 +249,9 @@ def prove(
         }
 
 
-def count_steps(n: int, steps: int, lines: tuple[str, ...], batch: int, candidates: int = 1) -> int:
+def count_steps(n: int, steps: int, lines: tuple[str, ...], batch: int) -> int:
     """Denoising steps of all batches of a proof."""
-    return -(-n // batch) * steps * (candidates * len(lines) + len({_group(line) for line in lines}))
+    return -(-n // batch) * steps * (len(lines) + len({_group(line) for line in lines}))
 
 
 def _group(line: str) -> str:

@@ -10,8 +10,6 @@ from torch import Tensor
 
 from ..encoder import SSREncoder
 from ..guidance import subject_guidance
-from ..images import picture_grid
-from ..likeness import best_of, candidate_seeds
 from ..subject import Subject
 
 if TYPE_CHECKING:
@@ -30,7 +28,6 @@ def make_pictures(
     pipe=None,
     images: Tensor | None = None,
     guidance_scale: float | None = None,
-    candidates: int = 1,
 ) -> Iterator[Tensor]:
     """Pictures (3, H, W) in [0, 1] of the cases, in batches of prompts with subjects of their own.
 
@@ -38,8 +35,6 @@ def make_pictures(
         pipe: any stock pipeline that the encoder is installed in; default its own.
         images: (n, 3, H, W), a picture a case that the pipeline starts from, such as a ControlNet's maps.
         guidance_scale: default the encoder's.
-        candidates: pictures made for each case, of which the one that shows its subjects best is kept (likeness.py);
-            without subjects one.
     """
     pipe = pipe or ssr.pipe
     guidance_scale = ssr.config.guidance_scale if guidance_scale is None else guidance_scale
@@ -59,24 +54,15 @@ def make_pictures(
             rows = [[getattr(s, half) for s in row] for half in halves for row in mine]
             tokens = torch.stack([torch.stack(row) for row in rows]).to(ssr.device, ssr.dtype)
             embeds = [ssr.model.key_values(tokens, ssr.config.subject_scale).unflatten(0, (len(halves), -1))]
-        count = 1 if subjects is None else candidates
-        seeds = [candidate_seeds(seed + start + i, count) for i in range(len(part))]
-        made = []
         with subject_guidance(pipe.unet, strength, ssr.config.subject_guidance_until):
-            for number in range(count):
-                pictures = pipe(
-                    [case.prompt for case in part],
-                    **({} if images is None else {"image": images[start : start + batch].to(ssr.device)}),
-                    num_inference_steps=steps,
-                    guidance_scale=guidance_scale,
-                    ip_adapter_image_embeds=embeds,
-                    generator=[torch.Generator("cpu").manual_seed(row[number]) for row in seeds],
-                    output_type="pt",
-                    callback_on_step_end=after_step,
-                ).images
-                made.append(pictures.float())
-        for i, group in enumerate(zip(*made, strict=True)):
-            best = 0
-            if count > 1:
-                best = best_of(ssr, [picture_grid(picture[None], 1) for picture in group], subjects[start + i])
-            yield group[best]
+            pictures = pipe(
+                [case.prompt for case in part],
+                **({} if images is None else {"image": images[start : start + batch].to(ssr.device)}),
+                num_inference_steps=steps,
+                guidance_scale=guidance_scale,
+                ip_adapter_image_embeds=embeds,
+                generator=[torch.Generator("cpu").manual_seed(seed + start + i) for i in range(len(part))],
+                output_type="pt",
+                callback_on_step_end=after_step,
+            ).images
+        yield from pictures.float()

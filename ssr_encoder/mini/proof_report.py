@@ -48,7 +48,6 @@ def record(
     seed: int,
     guidance_scale: float | None = None,
     few_steps: str | None = None,
-    candidates: int = 1,
 ) -> dict:
     """Everything that a later reader needs to compare, as JSON values. Shares are in [0, 1]. ``few_steps``: whose LoRA
     was used ("own", or a place)."""
@@ -70,7 +69,6 @@ def record(
         "guidance_scale": guidance_scale,
         "subject_guidance": ssr.config.subject_guidance if guidance_scale > 1 else 0.0,
         "few_steps": few_steps,
-        "candidates": candidates,
         "judge": judge,
         "lines": {
             result["line"]: {

@@ -154,11 +154,6 @@ def test_pictures_are_those_that_a_user_gets(world):
     (mine,) = ssr.generate(cases[2].prompt, subjects[2], num_inference_steps=2, seed=13, guidance_scale=1.0)
     mine = torch.from_numpy(np.array(mine)).permute(2, 0, 1) / 255
     assert (mine - unguided[2]).abs().max() < 3 / 255 and (mine - with_subject[2]).abs().max() > 5 / 255
-    best = list(make_pictures(ssr, cases, subjects, steps=2, seed=11, batch=2, candidates=4))
-    for i in range(3):
-        (mine,) = ssr.generate(cases[i].prompt, subjects[i], num_inference_steps=2, seed=11 + i, candidates=4)
-        assert (torch.from_numpy(np.array(mine)).permute(2, 0, 1) / 255 - best[i]).abs().max() < 3 / 255
-    assert any((a - b).abs().max() > 5 / 255 for a, b in zip(best, with_subject, strict=True))
 
 
 def test_proof(tmp_path, capsys, monkeypatch):
