@@ -48,6 +48,7 @@ def draw(
     sampler: World | None = None,
     reference_is_target: float = 0.0,
     subjects: tuple[float, float, float] = (0.3, 0.6, 0.1),
+    tones: float = 0.0,
 ) -> Example:
     """Draw n examples.
 
@@ -58,10 +59,11 @@ def draw(
         generator: of the sampler's device.
         reference_is_target: share of examples whose reference is the target itself (the paper's training); the
             others get another scene with the same identity (and, mostly, a distractor).
+        tones: share of the subjects in nameless colours, as for :func:`sample_scenes`.
     """
     sampler = sampler or world
     device = world.device
-    target = sample_scenes(sampler, n, generator, split=split, subjects=subjects)
+    target = sample_scenes(sampler, n, generator, split=split, subjects=subjects, tones=tones)
     pictures, masks = world.render(target.to(device), config.image_size)
     pictures = pictures * 2 - 1
     two = target.concept[:, 1] >= 0
@@ -73,7 +75,7 @@ def draw(
         identity = (target.concept, target.style, target.colour)
         first = tuple(torch.where(filled, x[:, slot], x[:, 0]) for x in identity)
         scenes = sample_scenes(
-            sampler, n, generator, split=split, subjects=(0.15, 0.5, 0.35), first=first, distinct=0.85
+            sampler, n, generator, split=split, subjects=(0.15, 0.5, 0.35), first=first, distinct=0.85, tones=tones
         )
         seen, shown = world.render(scenes.to(device), config.image_size)
         use = itself & filled

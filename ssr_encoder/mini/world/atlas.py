@@ -13,7 +13,7 @@ from PIL import Image
 
 from .plain import plain_backdrops
 from .splits import load_splits
-from .tint import COLOURS, tint
+from .tint import COLOURS, TONES, free_tones, tint
 
 ART = Path(__file__).parent / "art"
 VERSION = 1
@@ -31,6 +31,8 @@ class World:
         holdout: BoolTensor like `available`, identities that no training stage sees.
         new_drawing: BoolTensor (concepts, styles), drawings of which no colour is trained.
         holdout_place: BoolTensor (concepts, places), pairs that no training stage sees.
+        tones: BoolTensor (concepts, tones), which of the nameless colours that only training uses (tint.py) suit a
+            concept: none that shows a colour of it that is held out in any drawing, none for people.
         extent: (sprites, 4) left, top, right, bottom of each drawing in its square, in [-0.5, 0.5].
         hat_seat: (sprites, 2) where a hat's base sits in the square, same units.
     """
@@ -52,6 +54,7 @@ class World:
         self.available = torch.tensor(meta["available"], dtype=torch.bool, device=self.device)
         masks = load_splits(self, splits) if splits else self._no_splits()
         self.holdout, self.new_drawing, self.holdout_place = (m.to(self.device) for m in masks)
+        self.tones = self._find_tones()
         self._mips: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         self._scaled: dict[int, torch.Tensor] = {}
 
@@ -72,8 +75,8 @@ class World:
         return cls(meta, sprites, backdrops, splits, device)
 
     def _number_sprites(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Sprite number of each (concept, style, colour), and of each style's hat: the order of the atlas."""
-        index = torch.zeros(len(self.concepts), len(self.styles), len(self.colours), dtype=torch.long)
+        """Sprite number of each (concept, style, colour or tone), and of each style's hat: the order of the atlas."""
+        index = torch.zeros(len(self.concepts), len(self.styles), len(self.colours) + TONES, dtype=torch.long)
         number = 0
         for concept, person in enumerate(self.person.tolist()):
             for style in range(len(self.styles)):
@@ -82,6 +85,9 @@ class World:
                 index[concept, style, 1 : tones + 1] = torch.arange(number + 1, number + tones + 1)
                 number += tones + 1
         return index, torch.arange(number, number + len(self.styles))
+
+    def _find_tones(self) -> torch.Tensor:
+        return free_tones(self.holdout.any(1)) & ~self.person[:, None]
 
     def _no_splits(self):
         nothing = torch.zeros_like(self.available)
@@ -110,6 +116,7 @@ class World:
         keep[torch.tensor(numbers[0])[:, None], torch.tensor(numbers[1])] = True
         self.available &= keep
         self.holdout &= keep
+        self.tones = self._find_tones()
         return self
 
     def colour_name(self, concept: int, colour: int) -> str:

@@ -3,6 +3,8 @@
 import random
 import re
 
+import torch
+
 MAX_WORDS = 18  # so that a caption fits in a context of 20 with its begin and end marks; a comma counts as a word
 
 # place -> how a subject is in it
@@ -60,7 +62,8 @@ def captions(world, scenes, rng: random.Random, drop_attributes: float = 0.35, d
             as far as the words reach.
         drop_place: probability that the place goes unmentioned; every subject is always named.
     """
-    rows = zip(*(getattr(scenes, k).tolist() for k in ("concept", "colour", "hat", "place")), strict=True)
+    named = torch.where(scenes.colour < len(world.colours), scenes.colour, 0)  # tones have no names
+    rows = zip(*(x.tolist() for x in (scenes.concept, named, scenes.hat, scenes.place)), strict=True)
     return [_caption(world, row, rng, drop_attributes, drop_place) for row in rows]
 
 
@@ -69,7 +72,7 @@ def query_texts(world, concept, colour, rng: random.Random) -> list[str]:
     texts = []
     for c, k in zip(concept.tolist(), colour.tolist(), strict=True):
         noun = world.concepts[c]
-        if k and not world.person[c] and rng.random() < 0.3:
+        if 0 < k < len(world.colours) and not world.person[c] and rng.random() < 0.3:
             noun = f"{world.colours[k]} {noun}"
         texts.append(rng.choice((noun, noun, article(noun), f"the {noun}")))
     return texts

@@ -9,6 +9,8 @@ import math
 import torch
 import torch.nn.functional as F
 
+from .tint import hue_matrix
+
 CHUNK = 32  # scenes drawn at a time on the CPU: their canvases stay in its cache
 _WINDOW = 1.36  # side of the part of the canvas that a subject can touch, turned and with its shadow, by its own side
 _HAT_SINKS = 0.12  # part of a hat's height below the top of the head
@@ -162,15 +164,4 @@ def _backdrop(world, scenes, size: int) -> torch.Tensor:
     windows = pictures.flatten(0, 1).unfold(2, size, 1).unfold(3, size, 1)
     image = windows[scenes.place * pictures.shape[1] + scenes.variant, :, y, x].float().mul_(1 / 255)
     image = torch.where(scenes.mirror[:, None, None, None], image.flip(-1), image)
-    return (_colour_matrix(scenes.hue, scenes.brightness) @ image.flatten(2)).view_as(image).clamp_(0, 1)
-
-
-def _colour_matrix(hue: torch.Tensor, brightness: torch.Tensor) -> torch.Tensor:
-    """Rotations of the hue by `hue` turns (n,) that keep luminance, then a gain (n,): (n, 3, 3)."""
-    cos, sin = torch.cos(2 * math.pi * hue), torch.sin(2 * math.pi * hue)
-    grey = torch.tensor([0.299, 0.587, 0.114], device=hue.device).expand(3, 3)
-    chroma = torch.eye(3, device=hue.device) - grey
-    third = math.sqrt(1 / 3)
-    cross = torch.tensor([[0, -third, third], [third, 0, -third], [-third, third, 0]], device=hue.device)
-    turn = cos[:, None, None] * chroma + sin[:, None, None] * (chroma @ cross @ chroma)
-    return (grey + turn) * brightness[:, None, None]
+    return (hue_matrix(scenes.hue, scenes.brightness) @ image.flatten(2)).view_as(image).clamp_(0, 1)

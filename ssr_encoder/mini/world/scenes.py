@@ -14,10 +14,10 @@ _HIDDEN = 0.22  # part of a subject's rectangle that others may cover; of its dr
 class Scenes:
     """n scenes of up to three subjects; slots are in no order. All tensors are on one device.
 
-    Identity, by slot (n, 3): concept (-1: empty slot), style, colour, hat. Pose, by slot: centre (n, 3, 2) x, y in
-    [0, 1]; size, the side of the subject's square as a fraction of the picture's; angle in radians, clockwise; flip;
-    depth, larger is nearer. View: place (n,), variant (n,) of its backdrop, crop (n, 2) in [0, 1], mirror (n,),
-    brightness (n,) gain, hue (n,) in turns.
+    Identity, by slot (n, 3): concept (-1: empty slot), style, colour (or, above the colours, a tone), hat. Pose, by
+    slot: centre (n, 3, 2) x, y in [0, 1]; size, the side of the subject's square as a fraction of the picture's; angle
+    in radians, clockwise; flip; depth, larger is nearer. View: place (n,), variant (n,) of its backdrop, crop (n, 2)
+    in [0, 1], mirror (n,), brightness (n,) gain, hue (n,) in turns.
     """
 
     concept: torch.Tensor
@@ -86,6 +86,7 @@ def sample_scenes(
     distinct: float = 0.9,
     hats: float = 0.12,
     plain: float = 0.08,
+    tones: float = 0.0,
 ) -> Scenes:
     """Draws n random scenes on the world's device.
 
@@ -100,6 +101,8 @@ def sample_scenes(
             one class, with different identities, where the split has such.
         hats: probability that a subject that can wear a hat does.
         plain: probability of a plain backdrop.
+        tones: probability that a subject wears a nameless tone (tint.py) instead of its colour. Colours that are held
+            out in another drawing of the concept then always give way, "as drawn" mostly: they would tell the drawing.
     """
     if second is not None and first is None:
         raise ValueError("second= needs first=")
@@ -141,6 +144,9 @@ def sample_scenes(
         else:
             taken = _taken(allowed, concept, style, colour, slot)
             style[:, slot], colour[:, slot] = _dress(allowed, concept[:, slot], generator, taken)
+            if tones:
+                toned = _tone(world, concept[:, slot], colour[:, slot], tones, generator)
+                colour[:, slot] = torch.where(world.person[concept[:, slot]], colour[:, slot], toned)
 
     place_weight = torch.full((len(world.places),), (1 - plain) / (len(world.places) - 1), device=device)
     place_weight[-1] = max(plain, 1e-6)
@@ -188,12 +194,22 @@ def _dress(allowed, concept, generator, taken=None) -> tuple[torch.Tensor, torch
     return pick // allowed.shape[-1], pick % allowed.shape[-1]
 
 
+def _tone(world, concept, colour, share: float, generator) -> torch.Tensor:
+    """Colours (n,) of subjects of which about ``share`` have become tones."""
+    share = torch.where(world.holdout.any(1)[concept, colour], torch.where(colour > 0, 1.0, max(share, 0.75)), share)
+    suits = world.tones[concept]
+    some = suits.any(1)
+    tone = torch.multinomial(suits.float() + ~some[:, None], 1, generator=generator)[:, 0] + len(world.colours)
+    toned = torch.rand(len(concept), generator=generator, device=concept.device) < share
+    return torch.where(toned & some, tone, colour)
+
+
 def _taken(allowed, concept, style, colour, slot: int) -> torch.Tensor:
     """Identities that earlier slots of the same concept wear: BoolTensor (n, styles * colours)."""
     taken = torch.zeros(len(concept), allowed[0].numel(), dtype=torch.bool, device=concept.device)
     for earlier in range(slot):
-        number = style[:, earlier] * allowed.shape[-1] + colour[:, earlier]
-        same = concept[:, earlier] == concept[:, slot]
+        number = style[:, earlier] * allowed.shape[-1] + colour[:, earlier].clamp_max(allowed.shape[-1] - 1)
+        same = (concept[:, earlier] == concept[:, slot]) & (colour[:, earlier] < allowed.shape[-1])  # not a tone
         taken |= torch.nn.functional.one_hot(number, taken.shape[1]).bool() & same[:, None]
     return taken
 

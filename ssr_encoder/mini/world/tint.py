@@ -1,4 +1,13 @@
-"""Recolouring of drawings: a duotone through a dark, a middle and a light stop of one hue, by luminance."""
+"""Recolouring of drawings: a duotone through a dark, a middle and a light stop of one hue, by luminance.
+
+Beside the named colours, of which identities are made, there are nameless *tones*, which only training sees. With seven
+colours and a few held-out identities, "this bus is yellow" tells a model which of its drawings it must be, and it stops
+looking at the drawing; with hundreds of tones colour says nothing of it.
+"""
+
+import colorsys
+import math
+import random
 
 import torch
 
@@ -13,7 +22,52 @@ COLOURS = {
     "white": ((0.34, 0.36, 0.40), (0.87, 0.88, 0.91), (1.0, 1.0, 1.0)),
     "black": ((0.02, 0.02, 0.03), (0.15, 0.15, 0.17), (0.60, 0.61, 0.65)),
 }
-_STOPS = torch.tensor([stops or ((0, 0, 0),) * 3 for stops in COLOURS.values()], dtype=torch.float32)
+DUOTONES, TURNS = 240, 48  # tones that are duotones, and those that turn the hue of the drawing's own colours
+TONES = DUOTONES + TURNS
+APART = 0.3  # distance in RGB from a held-out colour's middle stop below which a tone would be that colour
+
+
+def _duotone(rng: random.Random) -> tuple:
+    """A random dark, middle and light stop of one hue, in the manner of COLOURS; one in eight is nearly grey."""
+    hue, grey = rng.random(), rng.random() < 0.125
+    saturation, value = rng.uniform(0, 0.2) if grey else rng.uniform(0.35, 1), rng.uniform(0.2, 1)
+    middle = colorsys.hsv_to_rgb(hue, saturation, value)
+    dark = colorsys.hsv_to_rgb(hue, min(1, saturation + 0.3), value * rng.uniform(0.1, 0.4))
+    lighter = rng.uniform(0.5, 0.85)
+    return dark, middle, tuple(m + (1 - m) * lighter for m in middle)
+
+
+def _tones() -> tuple[torch.Tensor, torch.Tensor]:
+    """Stops (colours and tones, 3, 3) and the turn of the hue (colours and tones,) in turns, the same everywhere."""
+    rng, nothing = random.Random(0), ((0, 0, 0),) * 3
+    stops = [stops or nothing for stops in COLOURS.values()]
+    stops += [_duotone(rng) for _ in range(DUOTONES)] + [nothing] * TURNS
+    turns = [0.0] * (len(COLOURS) + DUOTONES) + [rng.uniform(1 / 9, 8 / 9) for _ in range(TURNS)]
+    return torch.tensor(stops, dtype=torch.float32), torch.tensor(turns, dtype=torch.float32)
+
+
+_STOPS, _TURNS = _tones()
+
+
+def free_tones(held_out: torch.Tensor) -> torch.Tensor:
+    """Which tones show no held-out colour: BoolTensor (n, TONES) for (n, colours), colours held out of n concepts."""
+    middle = _STOPS[:, 1].to(held_out.device)
+    near = torch.cdist(middle[len(COLOURS) :], middle[: len(COLOURS)]) < APART  # (TONES, colours)
+    turned = _TURNS[len(COLOURS) :].to(held_out.device) > 0
+    near[:, 0] = turned  # a drawing of greys stays as drawn at any turn
+    near[turned, 1:] = False
+    return ~(held_out[:, None] & near).any(-1)
+
+
+def hue_matrix(hue: torch.Tensor, brightness: torch.Tensor) -> torch.Tensor:
+    """Rotations of the hue by `hue` turns (n,) that keep luminance, then a gain (n,): (n, 3, 3)."""
+    cos, sin = torch.cos(2 * math.pi * hue), torch.sin(2 * math.pi * hue)
+    grey = torch.tensor([0.299, 0.587, 0.114], device=hue.device).expand(3, 3)
+    chroma = torch.eye(3, device=hue.device) - grey
+    third = math.sqrt(1 / 3)
+    cross = torch.tensor([[0, -third, third], [third, 0, -third], [-third, third, 0]], device=hue.device)
+    turn = cos[:, None, None] * chroma + sin[:, None, None] * (chroma @ cross @ chroma)
+    return (grey + turn) * brightness[:, None, None]
 
 
 def tint(texture: torch.Tensor, colour: torch.Tensor, luminance: torch.Tensor) -> torch.Tensor:
@@ -21,7 +75,7 @@ def tint(texture: torch.Tensor, colour: torch.Tensor, luminance: torch.Tensor) -
 
     Args:
         texture: (n, 4, h, w) in [0, 1].
-        colour: (n,) long, index into COLOURS; 0 leaves the texture as it is.
+        colour: (n,) long, index into COLOURS, or above them a tone; 0 leaves the texture as it is.
         luminance: (n, 2) the dark and light end of each drawing's own luminance, stretched to the whole duotone.
 
     The map is homogeneous in (luminance, alpha), so it is exact on premultiplied pixels.
@@ -33,4 +87,8 @@ def tint(texture: torch.Tensor, colour: torch.Tensor, luminance: torch.Tensor) -
     low = level.minimum(alpha * 0.5)
     dark, middle, light = (s[:, :, None, None] for s in _STOPS.to(texture.device)[colour].unbind(1))
     painted = dark * alpha + (middle - dark) * (2 * low) + (light - middle) * (2 * (level - low))
-    return torch.cat([torch.where((colour > 0)[:, None, None, None], painted, rgb), alpha], 1)
+    turns = _TURNS.to(texture.device)[colour]
+    turned = (hue_matrix(turns, torch.ones_like(turns)) @ rgb.flatten(2)).view_as(rgb).clamp_min(0).minimum(alpha)
+    own = torch.where((turns > 0)[:, None, None, None], turned, rgb)
+    duotone = (colour > 0) & (turns == 0)
+    return torch.cat([torch.where(duotone[:, None, None, None], painted, own), alpha], 1)
