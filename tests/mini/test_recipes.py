@@ -94,13 +94,16 @@ def test_signals_that_need_no_sampling(earlier):
     assert 0 < figures["attention_in_mask"] < 1
 
 
-def test_noisy_timesteps_come_more_often_and_a_batch_is_spread(earlier):
+@pytest.mark.parametrize("noisier", [1.0, 0.5])
+def test_timesteps_are_even_or_more_often_noisy_and_a_batch_is_spread(earlier, noisier):
     stage = recipe("unet", earlier)
+    assert stage.noisier == 1.0, "even, unless asked otherwise"
+    stage.noisier = noisier
     drawn = torch.stack([stage._timesteps(8) for _ in range(200)]).sort(1).values
     assert drawn.min() >= 0 and drawn.max() <= 999
     shares = (drawn[:, :, None] < torch.tensor([250, 500, 750])).float().mean((0, 1))
-    assert shares.tolist() == pytest.approx([1 / 16, 1 / 4, 9 / 16], abs=0.03)
-    edges = 1000 * (torch.arange(9) / 8) ** 0.5  # one timestep from each eighth of the distribution
+    assert shares.tolist() == pytest.approx([part ** (1 / noisier) for part in (0.25, 0.5, 0.75)], abs=0.03)
+    edges = 1000 * (torch.arange(9) / 8) ** noisier  # one timestep from each eighth of the distribution
     assert ((drawn >= edges[:-1] - 1) & (drawn <= edges[1:])).all()
 
 
@@ -161,6 +164,24 @@ def test_reference_is_target_gives_the_target_itself(world):
         world, tokenizer, SMALL, 4, torch.Generator().manual_seed(1), random.Random(1), reference_is_target=1.0
     )
     torch.testing.assert_close(example.references[:, 0], example.pictures)
+
+
+def test_a_subject_in_a_nameless_tone_wears_it_in_its_reference_too(world):
+    """Its mean colour there and in the target, against that of another example's reference."""
+    tokenizer, generator = make_tokenizer(caption_words(world), 20), torch.Generator().manual_seed(1)
+    one = {"subjects": (1.0, 0.0, 0.0), "tones": 1.0}
+    example = draw(world, tokenizer, SMALL, 24, generator, random.Random(1), **one)
+    toned = example.target.colour[:, 0] >= len(world.colours)
+    assert toned.float().mean() > 0.7
+
+    def colour(pictures, masks):
+        return (pictures * masks[:, None]).sum((2, 3)) / masks.sum((1, 2))[:, None]
+
+    target = colour(example.pictures, example.subject_area)[toned]
+    reference = colour(example.references[:, 0], example.reference_masks[:, 0])[toned]
+    distance = torch.cdist(target, reference)
+    assert distance.diagonal().mean() < 0.5 * distance.mean()
+    assert 0 < RECIPES["unet"].tones < 1, "training has them, beside the named colours"
 
 
 def test_random_queries_never_ask_by_text_alone_where_it_is_ambiguous():
