@@ -16,3 +16,10 @@ def call(pipe, prompt="a cat in the snow", seed=0, **arguments) -> np.ndarray:
 
 def differ(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.abs(a - b).max())
+
+
+def make_clip(ssr, pipe, num_frames: int, **arguments) -> np.ndarray:
+    """One clip by ``SSREncoder.generate``, (num_frames, H, W, 3)."""
+    pipe.set_progress_bar_config(disable=True)
+    settings = {"num_inference_steps": 2, "seed": 3, "output_type": "np"} | arguments
+    return np.asarray(ssr.generate("a cat", pipe=pipe, num_frames=num_frames, **settings)[0])

@@ -1,16 +1,17 @@
 """Noise that frames share: its statistics, and that clips are made from it."""
 
+import functools
+
 import numpy as np
 import pytest
 import torch
+from calls import make_clip
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ssr_encoder import SSREncoder, SSRError
 from ssr_encoder.companions import video_pipeline
 from ssr_encoder.shared_noise import NOISE_KEY, SMOOTH_KEY, carry_noise, clip_noise, mix_noise
-
-CALL = {"num_inference_steps": 2, "seed": 3, "output_type": "np"}
 
 
 @settings(max_examples=10, deadline=None)
@@ -87,9 +88,7 @@ def ssr(folder) -> SSREncoder:
     return SSREncoder.from_pretrained(folder, device="cpu")
 
 
-def made(ssr, pipe, **more) -> np.ndarray:
-    pipe.set_progress_bar_config(disable=True)
-    return np.asarray(ssr.generate("a cat", pipe=pipe, num_frames=3, **CALL, **more)[0])
+made = functools.partial(make_clip, num_frames=3)
 
 
 def apart(frames: np.ndarray) -> float:
@@ -130,7 +129,7 @@ def test_noise_out_of_range(ssr, still_adapter, argument, value):
 @pytest.mark.parametrize("argument", ["shared_noise", "smooth_noise"])
 def test_pictures_share_no_noise(ssr, still_adapter, argument):
     with pytest.raises(SSRError, match=f"{argument} is for clips"):
-        ssr.generate("a cat", **{argument: 0.5}, **CALL)
+        ssr.generate("a cat", **{argument: 0.5}, num_inference_steps=2)
     with pytest.raises(SSRError, match="leave it out with"):
         pipe = video_pipeline(ssr, still_adapter)
         made(ssr, pipe, **{argument: 0.5}, latents=clip_noise(pipe, 0.0, 3, (64, 64), torch.Generator()))

@@ -1,8 +1,11 @@
 """Trajectories: where they lead, and that clips are made along them."""
 
+import functools
+
 import numpy as np
 import pytest
 import torch
+from calls import make_clip
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -11,8 +14,6 @@ from ssr_encoder import SSREncoder, SSRError, random_trajectories, trajectory
 from ssr_encoder.companions import controlled_video_pipeline, video_pipeline
 from ssr_encoder.shared_noise import CARRY_KEY, NOISE_KEY, clip_noise
 from ssr_encoder.trajectories import ANY_MOTION, MOTIONS, check_trajectories
-
-CALL = {"num_inference_steps": 2, "seed": 3, "output_type": "np"}
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -78,9 +79,7 @@ def ssr(folder) -> SSREncoder:
     return SSREncoder.from_pretrained(folder, device="cpu")
 
 
-def made(ssr, pipe, **more) -> np.ndarray:
-    pipe.set_progress_bar_config(disable=True)
-    return np.asarray(ssr.generate("a cat", pipe=pipe, num_frames=4, **CALL, **more)[0])
+made = functools.partial(make_clip, num_frames=4)
 
 
 def test_clips_are_made_along_trajectories(ssr, still_adapter):
@@ -97,12 +96,8 @@ def test_clips_are_made_along_trajectories(ssr, still_adapter):
 
 def test_a_generator_decides_as_a_seed_does(ssr, still_adapter):
     pipe = video_pipeline(ssr, still_adapter)
-    more = {"shared_noise": 1, "trajectories": "any", "seed": None, "num_inference_steps": 2, "output_type": "np"}
-    pipe.set_progress_bar_config(disable=True)
-    one, again, other = (
-        np.asarray(ssr.generate("a cat", pipe=pipe, num_frames=4, generator=generator(seed), **more)[0])
-        for seed in (7, 7, 8)
-    )
+    more = {"shared_noise": 1, "trajectories": "any", "seed": None}
+    one, again, other = (made(ssr, pipe, generator=generator(seed), **more) for seed in (7, 7, 8))
     assert np.array_equal(one, again) and not np.array_equal(one, other)
 
 
@@ -132,4 +127,4 @@ def test_trajectories_need_noise_in_common(ssr, still_adapter):
     with pytest.raises(SSRError, match="noise that frames have in common, here none"):
         made(ssr, pipe, trajectories="walk")
     with pytest.raises(SSRError, match="trajectories is for clips"):
-        ssr.generate("a cat", trajectories="walk", **CALL)
+        ssr.generate("a cat", trajectories="walk", num_inference_steps=2)

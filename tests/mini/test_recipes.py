@@ -181,7 +181,16 @@ def test_a_subject_in_a_nameless_tone_wears_it_in_its_reference_too(world):
     reference = colour(example.references[:, 0], example.reference_masks[:, 0])[toned]
     distance = torch.cdist(target, reference)
     assert distance.diagonal().mean() < 0.5 * distance.mean()
-    assert 0 < RECIPES["unet"].tones < 1, "training has them, beside the named colours"
+
+
+def test_the_stages_scenes_have_its_share_of_tones(earlier):
+    drawn = []
+    for tones in (0.0, 0.0, 1.0):
+        stage = recipe("unet", earlier)
+        assert 0 < stage.tones < 1, "both named and nameless colours, unless asked otherwise"
+        stage.tones = tones
+        drawn.append(stage._draw(4)["latents"])
+    assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
 
 
 def test_random_queries_never_ask_by_text_alone_where_it_is_ambiguous():

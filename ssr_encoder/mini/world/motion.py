@@ -78,7 +78,7 @@ def animate(
     rock = torch.where(is_kind["turn"], rand(n, SLOTS, 1, low=0.3, high=0.6) * wave, zero)
     factor = torch.where(is_kind["grow"], 1 + rand(n, SLOTS, 1, low=0.18, high=0.30) * wave, zero + 1)
     side = size[..., None] * factor
-    extent = world.extent[world.index[scenes.concept.clamp_min(0), scenes.style, scenes.colour]]
+    extent = _extent(world, scenes)
     foot = extent[..., 3:] * side
     angle = scenes.angle[..., None] + rock
     x = x + torch.sin(angle) * foot - torch.sin(scenes.angle[..., None]) * foot
@@ -99,19 +99,21 @@ def animate(
 def subject_boxes(world, scenes: Scenes) -> torch.Tensor:
     """Around every subject's drawing, hidden parts and what leaves the picture included: (n, 3, 4) x0, y0, x1, y1 as
     fractions of the picture; zeros for an empty slot. Angles do not count."""
-    left, top, right, bottom = world.extent[
-        world.index[scenes.concept.clamp_min(0), scenes.style, scenes.colour]
-    ].unbind(-1)
-    left, right = torch.where(scenes.flip, -right, left), torch.where(scenes.flip, -left, right)
-    box = torch.stack([left, top, right, bottom], -1) * scenes.size[..., None]
+    box = _extent(world, scenes) * scenes.size[..., None]
     return (box + scenes.centre.repeat(1, 1, 2)) * (scenes.concept >= 0)[..., None]
+
+
+def _extent(world, scenes: Scenes) -> torch.Tensor:
+    """Of every subject's drawing, flipped as it is: (n, slots, 4) left, top, right, bottom in its square."""
+    extent = world.extent[world.index[scenes.concept.clamp_min(0), scenes.style, scenes.colour]]
+    mirrored = extent[..., [2, 1, 0, 3]] * torch.tensor([-1.0, 1.0, -1.0, 1.0], device=extent.device)
+    return torch.where(scenes.flip[..., None], mirrored, extent)
 
 
 def _inside(scenes: Scenes, extent, side, offset) -> torch.Tensor:
     """Centres (n, slots, frames, 2) along offsets of that shape: paths longer than the picture has room are shortened,
     then moved inside. Angles do not count."""
     left, top, right, bottom = (part[..., None] for part in extent.unbind(-1))
-    left, right = (torch.where(scenes.flip[..., None], a, b) for a, b in ((-right, left), (-left, right)))
     top = top - 0.28 * scenes.hat[..., None]
     least = torch.stack([-left * side, -top * side], -1).amax(2, keepdim=True) - _SPILL
     most = torch.stack([1 - right * side, 1 - bottom * side], -1).amin(2, keepdim=True) + _SPILL
