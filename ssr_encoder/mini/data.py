@@ -8,6 +8,7 @@ all of it, and noise, timesteps and the kind of query are new at every use.
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -49,6 +50,7 @@ def draw(
     reference_is_target: float = 0.0,
     subjects: tuple[float, float, float] = (0.3, 0.6, 0.1),
     tones: float = 0.0,
+    favour: Mapping[str, float] | None = None,
 ) -> Example:
     """Draw n examples.
 
@@ -60,10 +62,11 @@ def draw(
         reference_is_target: share of examples whose reference is the target itself (the paper's training); the
             others get another scene with the same identity (and, mostly, a distractor).
         tones: share of the subjects in nameless colours, as for :func:`sample_scenes`.
+        favour: concepts that the targets show more often, as for :func:`sample_scenes`.
     """
     sampler = sampler or world
     device = world.device
-    target = sample_scenes(sampler, n, generator, split=split, subjects=subjects, tones=tones)
+    target = sample_scenes(sampler, n, generator, split=split, subjects=subjects, tones=tones, favour=favour)
     pictures, masks = world.render(target.to(device), config.image_size)
     pictures = pictures * 2 - 1
     two = target.concept[:, 1] >= 0

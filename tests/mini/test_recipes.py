@@ -193,6 +193,17 @@ def test_the_stages_scenes_have_its_share_of_tones(earlier):
     assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
 
 
+def test_the_stages_targets_show_the_favoured_concepts_more_often(world, earlier):
+    stage, seen = recipe("unet", earlier), []
+    for favour in ({}, {"cat": 1e6}):
+        stage.favour = favour
+        stage.encode = lambda example: seen.append(example.target.concept) or {}
+        stage._draw(12)
+    cats = [(concept == world.concepts.index("cat")).any(1).float().mean() for concept in seen]
+    assert cats[1] == 1 and cats[0] < 0.8
+    assert set(type(stage).favour) <= set(world.concepts) and min(type(stage).favour.values()) > 1
+
+
 def test_random_queries_never_ask_by_text_alone_where_it_is_ambiguous():
     masks = torch.zeros(200, 64, 64)
     masks[:, 10:40, 20:50] = 1

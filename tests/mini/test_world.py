@@ -57,6 +57,22 @@ def test_masks_and_boxes(world):
     assert (boxes(torch.zeros(2, 3, 8, 8)) == 0).all()
 
 
+def test_favoured_concepts_are_drawn_more_often():
+    """Alone in a scene in proportion to their weights, beside others more often too; never twice for that."""
+    few = World.load()
+    few.restrict(["cat", "bus", "fox", "apple"], few.styles)
+    alone = sample_scenes(few, 3000, generator(), favour={"cat": 3.0}, subjects=(1.0, 0.0, 0.0)).concept[:, 0]
+    assert (alone == few.concepts.index("cat")).float().mean() == pytest.approx(3 / 6, abs=0.03)
+    two = sample_scenes(few, 3000, generator(), favour={"cat": 3.0}, subjects=(0.0, 1.0, 0.0), distinct=1.0).concept
+    with_cat = (two == few.concepts.index("cat")).any(1).float().mean()
+    assert with_cat == pytest.approx(1 / 2 + 1 / 2 * 3 / 5, abs=0.03), "the first of two, or the second after another"
+    assert (two[:, 0] != two[:, 1]).all()
+    evenly = [sample_scenes(few, 50, generator(2), favour=f).concept for f in (None, {}, {"cat": 1.0})]
+    assert torch.equal(evenly[0], evenly[1]) and torch.equal(evenly[0], evenly[2])
+    with pytest.raises(ValueError, match="gryphon"):
+        sample_scenes(few, 1, generator(), favour={"gryphon": 2.0})
+
+
 def test_mask_is_what_changes_with_the_subject(world):
     scenes = sample_scenes(world, 32, generator(1), subjects=(0, 1, 0), hats=0, split="any")
     images, masks = world.render(scenes, 64)

@@ -7,7 +7,7 @@ import torch
 
 from ssr_encoder.mini.models import weights_dir
 from ssr_encoder.mini.world import World, captions, load_world, query_texts, sample_scenes
-from ssr_encoder.mini.world.tint import APART, COLOURS, DUOTONES, TONES, TURNS, tint
+from ssr_encoder.mini.world.tint import APART, BLENDS, COLOURS, DUOTONES, ENDS_APART, TONES, TURNS, tint
 
 
 @pytest.fixture(scope="module")
@@ -32,13 +32,13 @@ def luminance(rgb) -> float:
 def test_tones_are_many_and_distinct():
     first = len(COLOURS)
     looks = torch.stack([painted(k) for k in range(first, first + TONES)])
-    assert len(looks) == DUOTONES + TURNS
+    assert len(looks) == DUOTONES + TURNS + BLENDS
     assert torch.cdist(looks, looks).fill_diagonal_(1).amin(1).median() > 0.02
 
 
 def test_a_turned_drawing_keeps_its_luminance_and_outline():
     drawn = (0.55, 0.45, 0.4)  # mild enough for every hue to be within [0, 1]
-    for tone in range(len(COLOURS) + DUOTONES, len(COLOURS) + TONES):
+    for tone in range(len(COLOURS) + DUOTONES, len(COLOURS) + DUOTONES + TURNS):
         for alpha in (1.0, 0.5):
             pixel = painted(tone, drawn, alpha)
             assert pixel[3] == alpha
@@ -47,22 +47,44 @@ def test_a_turned_drawing_keeps_its_luminance_and_outline():
 
 
 def test_no_tone_shows_a_held_out_colour(world):
-    """Of each concept: drawn beside its held-out colours, in the middle of the duotone, every tone differs."""
+    """Of each concept: drawn beside its held-out colours, in the middle of the duotone, every tone differs; a blend
+    does where its two ends meet."""
     first = len(COLOURS)
     grey = (0.5, 0.5, 0.5)
     tones = torch.stack([painted(k, grey) for k in range(first, first + TONES)])[:, :3]
     named = torch.stack([painted(k, grey) for k in range(first)])[:, :3]
+    plain = torch.arange(TONES) < DUOTONES
+    blended = torch.arange(TONES) >= DUOTONES + TURNS
     barred = world.holdout.any(1)
     assert barred.sum() > 20
     for concept, colour in barred.nonzero().tolist():
         if colour == 0:
-            assert not world.tones[concept, DUOTONES:].any(), "a drawing in greys looks the same at every turn"
+            assert not world.tones[concept, ~plain & ~blended].any(), "a drawing in greys looks the same at every turn"
             continue
-        distance = (tones[:DUOTONES] - named[colour]).norm(dim=1)
-        assert (distance[world.tones[concept, :DUOTONES]] >= APART - 1e-3).all()
+        distance = (tones - named[colour]).norm(dim=1)
+        assert (distance[world.tones[concept] & (plain | blended)] >= APART - 1e-3).all()
     shown = [world.concepts.index(name) for name in ("cat", "bus", "apple")]
     assert (world.tones[shown].sum(1) > 100).all()
     assert not world.tones[world.person].any()
+
+
+def test_a_blend_passes_from_one_colour_to_a_plainly_other_one():
+    """Painted on grey from the middle to the rim: the two sides differ as promised, every other tone is even."""
+    size = 24
+    grey = torch.tensor([0.5, 0.5, 0.5, 1.0]).view(1, 4, 1, 1).expand(1, 4, size, size)
+    y, x = torch.meshgrid(*[torch.linspace(-1, 1, size)] * 2, indexing="ij")
+    disc = (x**2 + y**2) < 1
+    for tone in range(len(COLOURS), len(COLOURS) + TONES):
+        looks = tint(grey, torch.tensor([tone]), torch.tensor([[0.0, 1.0]]))[0]
+        assert torch.equal(looks[3], grey[0, 3]), "a tone keeps the outline"
+        apart = torch.cdist(looks[:3, disc].T, looks[:3, disc].T)
+        if tone < len(COLOURS) + DUOTONES + TURNS:
+            assert apart.max() < 1e-3
+            continue
+        assert apart.max() >= ENDS_APART - 0.02
+        end = looks[:3, disc][:, apart.max(1).values.argmax()]
+        share = ((looks[:3, disc] - end[:, None]).norm(dim=0) < apart.max() / 2).float().mean()
+        assert 0.4 < share < 0.6, "half of the drawing is nearer to either end"
 
 
 def test_scenes_in_tones_show_no_colour_that_tells_the_drawing(world):

@@ -1,5 +1,6 @@
 """Scenes as tensors, and their sampling under the splits."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 import torch
@@ -87,6 +88,7 @@ def sample_scenes(
     hats: float = 0.12,
     plain: float = 0.08,
     tones: float = 0.0,
+    favour: Mapping[str, float] | None = None,
 ) -> Scenes:
     """Draws n random scenes on the world's device.
 
@@ -103,6 +105,8 @@ def sample_scenes(
         plain: probability of a plain backdrop.
         tones: probability that a subject wears a nameless tone (tint.py) instead of its colour. Colours that are held
             out in another drawing of the concept then always give way, "as drawn" mostly: they would tell the drawing.
+        favour: concept -> how many times more often than another it is drawn as a scene's one subject; concepts that
+            are not in it 1. Of several subjects too they are more often there.
     """
     if second is not None and first is None:
         raise ValueError("second= needs first=")
@@ -121,8 +125,13 @@ def sample_scenes(
     used = torch.arange(SLOTS, device=device) < count[:, None]
     forced = [first, second, None]
 
-    # Distinct concepts: the largest of random keys. Forced ones come first, then none may repeat them.
-    keys = rand(n, len(world.concepts)) * allowed.flatten(1).any(1)
+    # Distinct concepts: the largest of random keys u^(1/weight) (Efraimidis and Spirakis 2006). Forced ones come first,
+    # then none may repeat them.
+    favour = favour or {}
+    if unknown := sorted(set(favour) - set(world.concepts)):
+        raise ValueError(f"favour has concepts that the world has not: {', '.join(unknown)}")
+    weight = torch.tensor([favour.get(name, 1.0) for name in world.concepts], device=device)
+    keys = rand(n, len(world.concepts)) ** (1 / weight) * allowed.flatten(1).any(1)
     for identity in forced:
         if identity is not None:
             keys = keys.scatter(1, identity[0].to(device)[:, None], -1.0)

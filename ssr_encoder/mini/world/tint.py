@@ -2,7 +2,8 @@
 
 Beside the named colours, of which identities are made, there are nameless *tones*, which only training sees. With seven
 colours and a few held-out identities, "this bus is yellow" tells a model which of its drawings it must be, and it stops
-looking at the drawing; with hundreds of tones colour says nothing of it.
+looking at the drawing; with hundreds of tones colour says nothing of it. Some tones are *blends*, one colour at one
+side of the drawing and another at the other: in them alone training sees a concept wear a colour that is held out of it.
 """
 
 import colorsys
@@ -23,8 +24,10 @@ COLOURS = {
     "black": ((0.02, 0.02, 0.03), (0.15, 0.15, 0.17), (0.60, 0.61, 0.65)),
 }
 DUOTONES, TURNS = 240, 48  # tones that are duotones, and those that turn the hue of the drawing's own colours
-TONES = DUOTONES + TURNS
+BLENDS = 112  # tones that are two duotones, one passing into the other across the middle third of the drawing
+TONES = DUOTONES + TURNS + BLENDS
 APART = 0.3  # distance in RGB from a held-out colour's middle stop below which a tone would be that colour
+ENDS_APART = 0.6  # least distance in RGB of a blend's two middle stops
 
 
 def _duotone(rng: random.Random) -> tuple:
@@ -37,21 +40,37 @@ def _duotone(rng: random.Random) -> tuple:
     return dark, middle, tuple(m + (1 - m) * lighter for m in middle)
 
 
-def _tones() -> tuple[torch.Tensor, torch.Tensor]:
-    """Stops (colours and tones, 3, 3) and the turn of the hue (colours and tones,) in turns, the same everywhere."""
+def _blend(rng: random.Random) -> tuple[tuple, tuple]:
+    """Two duotones whose middle stops differ plainly."""
+    while True:
+        ends = _duotone(rng), _duotone(rng)
+        if math.dist(ends[0][1], ends[1][1]) >= ENDS_APART:
+            return ends
+
+
+def _tones() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Stops at both ends (colours and tones, 2, 3, 3), the way from one end to the other (colours and tones, 2), zero
+    where they are the same, and the turn of the hue (colours and tones,) in turns; the same everywhere."""
     rng, nothing = random.Random(0), ((0, 0, 0),) * 3
     stops = [stops or nothing for stops in COLOURS.values()]
     stops += [_duotone(rng) for _ in range(DUOTONES)] + [nothing] * TURNS
-    turns = [0.0] * (len(COLOURS) + DUOTONES) + [rng.uniform(1 / 9, 8 / 9) for _ in range(TURNS)]
-    return torch.tensor(stops, dtype=torch.float32), torch.tensor(turns, dtype=torch.float32)
+    ends = [(one, one) for one in stops]
+    turns = [0.0] * (len(COLOURS) + DUOTONES) + [rng.uniform(1 / 9, 8 / 9) for _ in range(TURNS)] + [0.0] * BLENDS
+    ends += [_blend(rng) for _ in range(BLENDS)]
+    angles = [rng.uniform(0, 2 * math.pi) for _ in range(BLENDS)]
+    ways = [(0.0, 0.0)] * len(stops) + [(math.cos(angle), math.sin(angle)) for angle in angles]
+    return torch.tensor(ends, dtype=torch.float32), torch.tensor(ways), torch.tensor(turns)
 
 
-_STOPS, _TURNS = _tones()
+_STOPS, _WAYS, _TURNS = _tones()
 
 
 def free_tones(held_out: torch.Tensor) -> torch.Tensor:
-    """Which tones show no held-out colour: BoolTensor (n, TONES) for (n, colours), colours held out of n concepts."""
-    middle = _STOPS[:, 1].to(held_out.device)
+    """Which tones show no held-out colour: BoolTensor (n, TONES) for (n, colours), colours held out of n concepts.
+
+    A blend shows one if its two ends together do; of its ends one may.
+    """
+    middle = _STOPS[:, :, 1].mean(1).to(held_out.device)
     near = torch.cdist(middle[len(COLOURS) :], middle[: len(COLOURS)]) < APART  # (TONES, colours)
     turned = _TURNS[len(COLOURS) :].to(held_out.device) > 0
     near[:, 0] = turned  # a drawing of greys stays as drawn at any turn
@@ -85,10 +104,19 @@ def tint(texture: torch.Tensor, colour: torch.Tensor, luminance: torch.Tensor) -
     dark_end, light_end = luminance[:, :1, None, None], luminance[:, 1:, None, None]
     level = ((luma - dark_end * alpha) / (light_end - dark_end)).clamp_min(0).minimum(alpha)
     low = level.minimum(alpha * 0.5)
-    dark, middle, light = (s[:, :, None, None] for s in _STOPS.to(texture.device)[colour].unbind(1))
+    ends = _STOPS.to(texture.device)[colour][..., None, None]  # (n, 2, 3, 3, 1, 1)
+    dark, middle, light = torch.lerp(ends[:, 0], ends[:, 1], _way(texture, colour)).unbind(1)
     painted = dark * alpha + (middle - dark) * (2 * low) + (light - middle) * (2 * (level - low))
     turns = _TURNS.to(texture.device)[colour]
     turned = (hue_matrix(turns, torch.ones_like(turns)) @ rgb.flatten(2)).view_as(rgb).clamp_min(0).minimum(alpha)
     own = torch.where((turns > 0)[:, None, None, None], turned, rgb)
     duotone = (colour > 0) & (turns == 0)
     return torch.cat([torch.where(duotone[:, None, None, None], painted, own), alpha], 1)
+
+
+def _way(texture: torch.Tensor, colour: torch.Tensor) -> torch.Tensor:
+    """How far every pixel is from a tone's first end to its second: (n, 1, 1, h, w) in [0, 1]."""
+    y, x = ((torch.arange(size, device=texture.device) + 0.5) / size * 2 - 1 for size in texture.shape[-2:])
+    along = _WAYS.to(texture.device)[colour][..., None, None]
+    across = along[:, 0] * x + along[:, 1] * y[:, None]  # (n, h, w) in [-1.5, 1.5]
+    return (0.5 + 1.5 * across).clamp(0, 1)[:, None, None]
