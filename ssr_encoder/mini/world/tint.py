@@ -3,7 +3,7 @@
 Beside the named colours, of which identities are made, there are nameless *tones*, which only training sees. With seven
 colours and a few held-out identities, "this bus is yellow" tells a model which of its drawings it must be, and it stops
 looking at the drawing; with hundreds of tones colour says nothing of it. Some tones are *blends*, one colour at one
-side of the drawing and another at the other: in them alone training sees a concept wear a colour that is held out of it.
+side of the drawing and another at the other: in them alone training sees a concept in a colour that is held out of it.
 """
 
 import colorsys
