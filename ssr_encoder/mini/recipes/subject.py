@@ -57,7 +57,7 @@ class UNetRecipe(Recipe):
     # Subjects in nameless colours: in the named ones alone, 85 % of the trained identities came out right and 76 % of
     # the held-out ones, mostly in a drawing that training had shown in that colour (docs/log.md).
     tones = 0.3
-    # Concepts that come out wrong most (shown or identity: in 38 to 43 of 100 pictures, others in 0 to 24), more often.
+    # What comes out wrong most (misses of concept and identity in 100 pictures: 38 to 43; of the others 0 to 24).
     favour = dict.fromkeys(("balloon", "bus", "cat", "mushroom", "umbrella"), 2.0)
     train_base = True
 
