@@ -75,12 +75,14 @@ def carry_noise(still: torch.Tensor, carried: torch.Tensor, boxes: torch.Tensor)
     across = (x - at[..., :1]).abs() < half[:, None, :, :1]  # (clips, frames, subjects, width)
     down = (y - at[..., 1:]).abs() < half[:, None, :, 1:]
     inside = down[..., :, None] & across[..., None, :]
-    noise = still[:, None].repeat(1, frames, 1, 1, 1)
-    for clip, way in enumerate(moved.long().tolist()):
-        for frame, offsets in enumerate(way):
-            for subject, (right, low) in enumerate(offsets):
-                own = carried[clip, subject].roll((low, right), (-2, -1))
-                noise[clip, frame] = torch.where(inside[clip, frame, subject], own, noise[clip, frame])
+    moved = moved.long()
+    rows = (torch.arange(height, device=boxes.device) - moved[..., 1:]) % height  # whence each row of a frame comes
+    columns = (torch.arange(width, device=boxes.device) - moved[..., :1]) % width
+    clip = torch.arange(len(boxes), device=boxes.device)[:, None, None, None]
+    noise = still[:, None].expand(-1, frames, -1, -1, -1)
+    for subject in range(boxes.shape[2]):
+        own = carried[clip, subject, :, rows[:, :, subject, :, None], columns[:, :, subject, None]]
+        noise = torch.where(inside[:, :, subject, None], own.movedim(-1, 2), noise)
     return noise
 
 

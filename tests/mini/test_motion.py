@@ -97,7 +97,7 @@ def test_it_starts_from_the_still_model(earlier, kept):
     assert len(motion_modules(recipe.adapter)) == 10
     model = batch_of(recipe, kept)["model"]
     with torch.no_grad():
-        moving, still = (recipe._denoise_eager(**model, still=still) for still in (False, True))
+        moving, still = (recipe._denoise(**model, still=still) for still in (False, True))
     assert torch.allclose(moving, still, atol=1e-4)
     figures = recipe.evaluate(2)
     assert figures["loss_motion"] == pytest.approx(figures["loss_still"], rel=1e-4)

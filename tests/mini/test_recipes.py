@@ -188,17 +188,18 @@ def test_the_stages_scenes_have_its_share_of_tones(earlier):
     for tones in (0.0, 0.0, 1.0):
         stage = recipe("unet", earlier)
         assert 0 < stage.tones < 1, "both named and nameless colours, unless asked otherwise"
-        stage.tones = tones
-        drawn.append(stage._draw(4)["latents"])
+        stage.tones, stage.at_once = tones, {"cpu": 4}
+        drawn.append(stage._draw()["latents"])
     assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
 
 
 def test_the_stages_targets_show_the_favoured_concepts_more_often(world, earlier):
-    stage, seen = recipe("unet", earlier), []
+    seen = []
     for favour in ({}, {"cat": 1e6}):
-        stage.favour = favour
+        stage = recipe("unet", earlier)
+        stage.favour, stage.at_once = favour, {"cpu": 12}
         stage.encode = lambda example: seen.append(example.target.concept) or {}
-        stage._draw(12)
+        stage._draw()
     cats = [(concept == world.concepts.index("cat")).any(1).float().mean() for concept in seen]
     assert cats[1] == 1 and cats[0] < 0.8
     assert set(type(stage).favour) <= set(world.concepts) and min(type(stage).favour.values()) > 1

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from diffusers.models.resnet import ResnetBlock2D
+from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -39,6 +41,7 @@ class TrainConfig:
     streams: int = 1  # parts of a batch that learn side by side, each in a thread of its own (CPU; stages unet, ssr)
     bfloat16: bool = False  # on the CPU too (CUDA always): twice as fast with AVX512-BF16 or AMX, slower without
     max_steps: int = 0  # 0: until the time limit
+    workers: int = 0  # processes that decide what is drawn while the device works (unet and on)
 
 
 @dataclass
@@ -94,6 +97,17 @@ class Recipe(nn.Module):
     def compiled(self, function):
         """``torch.compile`` on CUDA; on the CPU the compile time is not earned back in a short run."""
         return torch.compile(function) if self.cuda and self.train_config.compile else function
+
+    def compile_blocks(self, *models: nn.Module) -> None:
+        """As :meth:`compiled`, for the residual and transformer blocks of ``models``, in place: most of what a compiler
+        gains is in them, and a whole UNet with its backward pass takes it minutes."""
+        if not self.cuda or not self.train_config.compile:
+            return
+        torch._dynamo.config.recompile_limit = 64  # blocks share their code, not their sizes
+        for model in models:
+            for block in model.modules():
+                if isinstance(block, (ResnetBlock2D, Transformer2DModel)):
+                    block.compile(dynamic=False)
 
     def backward(self) -> tuple[Tensor, dict[str, Tensor]]:
         """A batch's loss and figures, with the gradients in place."""
@@ -199,11 +213,15 @@ class _Averaged:
         self.recipe = recipe
 
     def __enter__(self):
+        # What is evaluated and drawn has other sizes: it would be compiled anew.
+        self.stance = torch.compiler.set_stance("force_eager") if self.recipe.cuda else contextlib.nullcontext()
+        self.stance.__enter__()
         self.recipe.ema.store(self.recipe.parameters_list)
         self.recipe.ema.copy_to(self.recipe.parameters_list)
         self.recipe.trained.eval()
 
     def __exit__(self, *error):
+        self.stance.__exit__(*error)
         self.recipe.ema.restore(self.recipe.parameters_list)
         self.recipe.trained.train()
 

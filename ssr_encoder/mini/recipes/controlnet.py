@@ -65,7 +65,7 @@ class ControlNetRecipe(UNetRecipe):
         weight = snr_weight(self.alphas, batch["model"]["timesteps"])
         return denoising_loss(noise_pred, batch["target"], weight, batch["pixel_weight"]), {}
 
-    def _denoise_eager(self, noisy, timesteps, prompt_embeds, query_embeds, hidden, weights, scale, control=None):
+    def _denoise(self, noisy, timesteps, prompt_embeds, query_embeds, hidden, weights, scale, control=None):
         """Without ``control`` (n, 3, H, W) in [0, 1] there is no ControlNet."""
         down = mid = None
         if control is not None:

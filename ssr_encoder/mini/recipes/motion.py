@@ -38,7 +38,8 @@ class MotionRecipe(UNetRecipe):
     batch_sizes = {"cpu": 2, "cuda": 16}
     learning_rates = {"cpu": 1e-3, "cuda": 1e-3}
     ring_sizes = {"cpu": 192, "cuda": 2048}
-    fresh = {"cpu": 0.25, "cuda": 0.25}
+    fresh = {"cpu": 0.25, "cuda": 0.25}  # a clip costs as much as 17 pictures
+    at_once = {"cpu": 1, "cuda": 16}
     conditions = (0.6, 0.1, 0.2, 0.1)
     train_base = False
     noisier = 0.6  # what moves where is decided in the noisy ones
@@ -51,7 +52,7 @@ class MotionRecipe(UNetRecipe):
     def __init__(self, config: MiniConfig, train: TrainConfig, device: torch.device, weights: Path):
         # A run on the CPU is a thousand steps or two: the usual warm-up would be a good part of it.
         super().__init__(config, dataclasses.replace(train, warmup=min(train.warmup, 50)), device, weights)
-        self.due = 0.0  # clips to draw
+        self.chooser, self.rng = torch.Generator().manual_seed(train.seed), random.Random(train.seed)
 
     def _load(self, weights: Path) -> None:
         """The still model, and the motion UNet made of it before subjects are installed (diffusers cannot after)."""
@@ -94,23 +95,15 @@ class MotionRecipe(UNetRecipe):
         kept["boxes"] = subject_boxes(self.world, clips).unflatten(0, (-1, frames))  # (n, frames, 3, 4)
         return kept
 
+    @property
+    def planning(self) -> dict:
+        return {"subjects": (0.6, 0.4, 0.0)}
+
     def _example(self, n: int, chooser: torch.Generator, rng: random.Random, split: str = "train"):
-        one_or_two = (0.6, 0.4, 0.0)
-        return draw(self.world, self.tokenizer, self.config, n, chooser, rng, split, self.sampler, subjects=one_or_two)
+        return draw(self.world, self.tokenizer, self.config, n, chooser, rng, split, self.sampler, **self.planning)
 
-    def _draw(self, n: int) -> dict[str, Tensor]:
-        return self.encode_clips(self._example(n, self.chooser, self.rng), self.chooser)
-
-    def _batch(self) -> dict:
-        if not self.ring.filled:
-            for _ in range(max(2, self.ring.capacity // (8 * self.batch_size))):
-                self.ring.put(self._draw(self.batch_size))
-        self.due += self.batch_size * self.fresh["cuda" if self.cuda else "cpu"]
-        if self.due >= 1:  # less often than every step: a clip costs as much as 17 pictures
-            self.ring.put(self._draw(int(self.due)))
-            self.due %= 1
-        with torch.no_grad():
-            return self._conditions(self.ring.take(self.batch_size, self.generator))
+    def _draw(self) -> dict[str, Tensor]:
+        return self.encode_clips(self._next(), self.chooser)
 
     def _conditions(self, batch: dict[str, Tensor]):
         """As for pictures, one set of conditions and one timestep a clip. Some steps see a part of the frames."""
@@ -149,7 +142,7 @@ class MotionRecipe(UNetRecipe):
         flat = (x.flatten(0, 1) for x in (noise_pred, batch["target"]))
         return denoising_loss(*flat, weight, batch["pixel_weight"].flatten(0, 1))
 
-    def _denoise_eager(self, noisy, timesteps, prompt_embeds, query_embeds, hidden, weights, scale, still=False):
+    def _denoise(self, noisy, timesteps, prompt_embeds, query_embeds, hidden, weights, scale, still=False):
         """Clips (n, frames, 4, h, w) to the prediction of that shape; ``still``: by the UNet without motion modules."""
         with torch.no_grad():
             pack, _, _ = self.denoiser.subject(query_embeds, list(hidden.unbind(2)), weights, scale[:, :, None])
@@ -186,7 +179,7 @@ class MotionRecipe(UNetRecipe):
             for row in range(n):  # a clip at a time: they are large
                 with self.autocast():
                     one = {key: value[row : row + 1] for key, value in model.items()}
-                    parts.append(self._denoise_eager(**one, still=still).float())
+                    parts.append(self._denoise(**one, still=still).float())
             noise_pred = torch.cat(parts)
             figures[f"loss_{name}"] = float(self._error(noise_pred, batch))
             predicted = alphas.sqrt() * model["noisy"] - (1 - alphas).sqrt() * noise_pred

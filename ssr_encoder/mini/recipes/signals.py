@@ -45,7 +45,7 @@ def selection_signals(recipe, n: int) -> dict[str, float]:
             inputs = [x[part] for x in (noisy, timesteps, *case)]
             inputs[4] = inputs[4].float()
             with recipe.autocast():
-                noise_pred, _, seen = recipe._denoise_eager(*inputs)
+                noise_pred, _, seen = recipe._denoise(*inputs)
             predicted.append(noise_pred.float())
             attention.append(seen.float().mean(dim=(1, 2)).unflatten(0, (-1, 2))[:, 0])
         error = ((torch.cat(predicted) - target) ** 2).mean(dim=1, keepdim=True)

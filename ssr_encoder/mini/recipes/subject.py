@@ -16,13 +16,14 @@ import torch
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 from transformers import CLIPTextModel, CLIPTokenizer, CLIPVisionModel
 
 from ...attention import install
 from ...checkpoint import save_model
 from ...losses import denoising_loss, embedding_consistency_loss, snr_weight
 from ...model import SubjectModel
-from ..data import Ring, draw, pooled_area, random_queries
+from ..data import Plans, Ring, draw, picture, pooled_area, random_queries
 from ..models import MODEL_INDEX, MiniConfig, make_scheduler, make_subject_config, make_unet, tokenize
 from ..preview import preview
 from ..world import load_world
@@ -43,7 +44,8 @@ class UNetRecipe(Recipe):
     batch_sizes = {"cpu": 16, "cuda": 512}
     learning_rates = {"cpu": 1e-3, "cuda": 1e-3}
     ring_sizes = {"cpu": 1536, "cuda": 16384}
-    fresh = {"cpu": 0.0625, "cuda": 0.25}  # of a batch, drawn anew each step
+    fresh = {"cpu": 0.0625, "cuda": 0.125}  # drawn anew for each example that is learned from
+    at_once = {"cpu": 1, "cuda": 512}  # examples drawn together: a GPU wants few large ones
     tau = 0.01  # weight of L_reg (supplement F)
     subject_pixels = 5.0  # how much more the latents under subjects weigh
     # What a sample is conditioned on: text and subject, subject alone, text alone, nothing.
@@ -65,7 +67,6 @@ class UNetRecipe(Recipe):
         super().__init__(config, train, device)
         self.world = load_world(device, weights)
         self.sampler = load_world("cpu", weights) if self.cuda else self.world
-        self.chooser = torch.Generator().manual_seed(train.seed)  # decides what scenes show, on the CPU
         self.tokenizer = CLIPTokenizer.from_pretrained(weights / "tokenizer")
         self.vae = self._frozen(AutoencoderKL.from_pretrained(weights / "vae"))
         self.text_encoder = self._frozen(CLIPTextModel.from_pretrained(weights / "text_encoder"))
@@ -81,16 +82,14 @@ class UNetRecipe(Recipe):
             unet.to(memory_format=torch.channels_last)
         scheduler = DDPMScheduler.from_config(make_scheduler().config)
         self.scheduler, self.alphas = scheduler, scheduler.alphas_cumprod.to(device)
-        self.rng = random.Random(train.seed)
         self.ring = Ring(self.ring_sizes["cuda" if self.cuda else "cpu"])
+        self.due, self._plans = 0.0, None
         self._threads: ThreadPoolExecutor | None = None
-        self._denoise = self.compiled(self._denoise_eager)
-        self._see = self._see_eager  # transformers collects hidden states through hooks, which do not compile well
-        self._to_latents = self.compiled(self._to_latents_eager)
+        self.compile_blocks(self.vae.encoder, unet)
         with torch.no_grad():
             self.blank_query = self.text_encoder(self._ids([""])).last_hidden_state  # (1, L, D)
             size = config.image_size
-            self.blank_image = self._see_eager(torch.zeros(1, 3, size, size, device=device))  # (1, K, P, D)
+            self.blank_image = self._see(torch.zeros(1, 3, size, size, device=device))  # (1, K, P, D)
         self.prepare()
 
     def _frozen(self, module: nn.Module) -> nn.Module:
@@ -106,12 +105,12 @@ class UNetRecipe(Recipe):
         return tokenize(self.tokenizer, texts).to(self.device)
 
     # -- frozen encoders
-    def _see_eager(self, pictures: Tensor) -> Tensor:
+    def _see(self, pictures: Tensor) -> Tensor:
         """(m, 3, size, size) in [-1, 1] -> hidden states (m, K, P, D)."""
         hidden = self.image_encoder(pictures, output_hidden_states=True).hidden_states
         return torch.stack([hidden[i] for i in self.config.hidden_layers], 1)
 
-    def _to_latents_eager(self, pictures: Tensor) -> Tensor:
+    def _to_latents(self, pictures: Tensor) -> Tensor:
         return self.vae.encode(pictures).latent_dist.mean
 
     @torch.no_grad()
@@ -132,20 +131,21 @@ class UNetRecipe(Recipe):
             "two": example.two,
         }
 
-    def _draw(self, n: int) -> dict[str, Tensor]:
-        example = draw(
-            self.world,
-            self.tokenizer,
-            self.config,
-            n,
-            self.chooser,
-            self.rng,
-            sampler=self.sampler,
-            reference_is_target=self.reference_is_target,
-            tones=self.tones,
-            favour=self.favour,
-        )
-        return self.encode(example)
+    @property
+    def planning(self) -> dict:
+        """Options of :func:`~ssr_encoder.mini.data.plan` for the examples that are learned from."""
+        return {"reference_is_target": self.reference_is_target, "tones": self.tones, "favour": self.favour}
+
+    def _draw(self) -> dict[str, Tensor]:
+        return self.encode(self._next())
+
+    def _next(self):
+        """The next ``at_once`` examples, planned here or by ``workers`` processes while the device works."""
+        if self._plans is None:
+            at_once, workers = self.at_once["cuda" if self.cuda else "cpu"], self.train_config.workers
+            plans = Plans(self.sampler, self.tokenizer, at_once, self.train_config.seed, **self.planning)
+            self._plans = iter(DataLoader(plans, batch_size=None, num_workers=workers))
+        return picture(self.world, self.config, next(self._plans))
 
     # -- the step
     def loss(self):
@@ -177,11 +177,15 @@ class UNetRecipe(Recipe):
         return mean([loss for _, loss, _ in results]), figures
 
     def _batch(self) -> dict:
-        fresh = max(1, int(self.batch_size * self.fresh["cuda" if self.cuda else "cpu"]))
+        kind = "cuda" if self.cuda else "cpu"
+        at_once = self.at_once[kind]
         if not self.ring.filled:
-            for _ in range(max(2, self.ring.capacity // (8 * fresh))):  # an eighth full, then it grows
-                self.ring.put(self._draw(fresh))
-        self.ring.put(self._draw(fresh))
+            for _ in range(max(2, self.ring.capacity // (8 * at_once))):  # an eighth full, then it grows
+                self.ring.put(self._draw())
+        self.due += self.batch_size * self.fresh[kind]
+        while self.due >= at_once:
+            self.ring.put(self._draw())
+            self.due -= at_once
         batch = self.ring.take(self.batch_size, self.generator)
         with torch.no_grad():
             return self._conditions(batch)
@@ -252,7 +256,7 @@ class UNetRecipe(Recipe):
         u = (order + torch.rand(n, device=self.device, generator=self.generator)) / n
         return (len(self.alphas) * u**self.noisier).long().clamp_max(len(self.alphas) - 1)
 
-    def _denoise_eager(self, noisy, timesteps, prompt_embeds, query_embeds, hidden, weights, scale):
+    def _denoise(self, noisy, timesteps, prompt_embeds, query_embeds, hidden, weights, scale):
         pack, scale_embeds, attention = self.denoiser.subject(
             query_embeds, list(hidden.unbind(2)), weights, scale[:, :, None]
         )

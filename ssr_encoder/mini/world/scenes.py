@@ -50,7 +50,7 @@ class Scenes:
         return self._map(lambda t: t[index])
 
     def to(self, device) -> "Scenes":
-        return self._map(lambda t: t.to(device))
+        return self._map(lambda t: t.to(device, non_blocking=torch.device(device).type == "cuda"))
 
     @staticmethod
     def cat(parts: list["Scenes"]) -> "Scenes":
