@@ -39,7 +39,9 @@ def earlier(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def kept(earlier) -> dict:
     """Two encoded clips."""
-    return make("motion", earlier)._draw(2)
+    recipe = make("motion", earlier)
+    recipe.at_once = {"cpu": 2}
+    return recipe._draw()
 
 
 def batch_of(recipe, kept: dict, short: float = 0.0) -> dict:
