@@ -182,7 +182,8 @@ class Judge:
 def summarise(verdicts: list[Verdict], subjects: int = 1) -> dict:
     """Metric -> value, 95 % interval and n, the number of subjects or pictures that it is a share of.
 
-    "told_apart" is there if any picture has a twin; "other" counts pictures whose reference shows another class.
+    "told_apart" is there if any picture has a twin, "all_right" (every subject has the right identity) if pictures have
+    several subjects; "other" counts pictures whose reference shows another class.
     """
     summary = {}
     for metric in TWIN_METRICS:
@@ -193,6 +194,10 @@ def summarise(verdicts: list[Verdict], subjects: int = 1) -> dict:
         low, high = wilson(sum(values) * each, len(values) * each)
         value = sum(values) / len(values) if values else 0.0
         summary[metric] = {"value": value, "low": low, "high": high, "n": len(values) * each}
+    if subjects > 1 and verdicts:
+        right = sum(v.identity == 1 for v in verdicts)
+        low, high = wilson(right, len(verdicts))
+        summary["all_right"] = {"value": right / len(verdicts), "low": low, "high": high, "n": len(verdicts)}
     return summary
 
 

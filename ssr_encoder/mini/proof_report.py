@@ -93,6 +93,8 @@ def table(proof: dict) -> Table:
         if "told_apart" in result["figures"]:  # of two of one class, the asked-for one is nearer
             told = _percent(result["figures"]["told_apart"])
             shown.add_row("  not its twin", "", told, "", "")
+        if "all_right" in result["figures"]:
+            shown.add_row("  both of them", "", _percent(result["figures"]["all_right"]), "", "")
         shown.add_row("  chance", "", f"{100 * result['chance_identity']:.1f}", "", "", style="dim", end_section=True)
     judged = (f"{100 * proof['judge'][k]:.1f}" for k in ("concept_shown", "identity", "other_concept_shown", "place"))
     shown.add_row("the judge", *judged)
@@ -159,6 +161,8 @@ def _table(proof: dict) -> str:
         note = ""
         if "told_apart" in result["figures"]:
             note = f"<span>nearer to it than to its twin: {_share(result['figures']['told_apart'])}</span>"
+        if "all_right" in result["figures"]:
+            note = f"<span>both with the right identity: {_share(result['figures']['all_right'])}</span>"
         cells = f"<th>{line}<span>{ASKED[line]}</span>{note}</th>"
         for metric, head in heads.items():
             extra = ""

@@ -58,7 +58,9 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--report-every", type=seconds, default=30.0)
     parser.add_argument("--max-steps", type=int, default=0)
     parser.add_argument("--streams", type=int, default=1, help="threads that share a batch (unet, ssr; one a core)")
-    parser.add_argument("--workers", type=int, default=0, help="processes that decide what is drawn (unet and on)")
+    parser.add_argument(
+        "--workers", type=int, help="processes that decide what is drawn (unet and on; 3 on a GPU, else this one does)"
+    )
     parser.add_argument("--bfloat16", action="store_true", help="on the CPU too: faster with AVX512-BF16 or AMX")
     parser.add_argument("--no-compile", action="store_true")
     parser.add_argument("--no-grid", action="store_true", help="draw no sample grid at the end")
@@ -91,7 +93,7 @@ def main(argv: list[str] | None = None) -> None:
         streams=args.streams,
         bfloat16=args.bfloat16,
         max_steps=args.max_steps,
-        workers=args.workers,
+        workers=args.workers if args.workers is not None else 3 * (device.type == "cuda"),
     )
     for name in ("reference_is_target", "noisier"):
         if getattr(args, name) is not None:

@@ -103,6 +103,9 @@ def test_summary():
     two = summarise([verdict(shown=0.5), verdict(told_apart=1.0)], subjects=2)
     assert two["shown"]["value"] == 0.75 and two["shown"]["n"] == 4 and two["place"]["n"] == 2
     assert two["told_apart"] == {"value": 1.0, "low": wilson(1, 1)[0], "high": 1.0, "n": 1}
+    pairs = summarise([verdict(identity=x) for x in (1.0, 1.0, 0.5, 0.0)], subjects=2)
+    assert pairs["identity"]["value"] == 0.625 and pairs["identity"]["n"] == 8
+    assert pairs["all_right"] == {"value": 0.5, "low": wilson(2, 4)[0], "high": wilson(2, 4)[1], "n": 4}
     assert summarise([])["shown"]["n"] == 0
 
 

@@ -205,6 +205,32 @@ def test_the_stages_targets_show_the_favoured_concepts_more_often(world, earlier
     assert set(type(stage).favour) <= set(world.concepts) and min(type(stage).favour.values()) > 1
 
 
+def test_worker_processes_plan_what_would_be_planned_here(earlier):
+    here, there = (recipe("unet", earlier, workers=workers) for workers in (0, 1))
+    for stage in (here, there):
+        stage.at_once = {"cpu": 2}
+    for _ in range(2):
+        one, other = here._draw(), there._draw()
+        assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_blocks_are_compiled_and_what_is_evaluated_is_not(earlier):
+    """Only what a GPU would do first: compiling itself is torch's."""
+    stage, left_out = recipe("unet", earlier), recipe("unet", earlier, compile=False)
+    unet, before = stage.denoiser.unet, set(stage.denoiser.unet.state_dict())
+    for each in (stage, left_out):
+        each.cuda = True
+        each.compile_blocks(each.denoiser.unet)
+    names = {type(m).__name__ for m in unet.modules() if m._compiled_call_impl is not None}
+    assert names == {"ResnetBlock2D", "Transformer2DModel"} and set(unet.state_dict()) == before
+    assert all(m._compiled_call_impl is None for m in left_out.denoiser.unet.modules())
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    with stage.averaged(), torch.no_grad():
+        unet(torch.zeros(1, 4, 32, 32), 1, torch.zeros(1, 20, 32))
+    assert not torch._dynamo.utils.counters["stats"]
+
+
 def test_random_queries_never_ask_by_text_alone_where_it_is_ambiguous():
     masks = torch.zeros(200, 64, 64)
     masks[:, 10:40, 20:50] = 1
