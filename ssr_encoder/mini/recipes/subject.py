@@ -59,7 +59,8 @@ class UNetRecipe(Recipe):
     # Subjects in nameless colours: in the named ones alone, 85 % of the trained identities came out right and 76 % of
     # the held-out ones, mostly in a drawing that training had shown in that colour (docs/log.md).
     tones = 0.3
-    # What comes out wrong most (misses of concept and identity in 100 pictures: 38 to 43; of the others 0 to 24).
+    # What came out wrong most with 1.6 million samples (misses of concept and identity in 100 pictures: 38 to 43; of
+    # the others 0 to 24). After two million more it was the cat alone.
     favour = dict.fromkeys(("balloon", "bus", "cat", "mushroom", "umbrella"), 2.0)
     train_base = True
 
