@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from .aligner import SubjectConfig
-from .errors import SSRError
+from .errors import SSRError, first_line
 from .files import write_json, written_beside
 from .model import SubjectModel
 
@@ -122,7 +122,7 @@ def read_tensors(path: str | os.PathLike) -> dict[str, Tensor]:
             "get a safetensors file"
         ) from None
     except Exception as error:  # a damaged file makes the unpickler raise almost anything
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:80]
+        reason = first_line(error, 80)
         raise SSRError(f"{path} is damaged or cut off ({reason}); fetch it again") from None
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise SSRError(f"{path} is not a dictionary of tensors; name the subject encoder's weights")

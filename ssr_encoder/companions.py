@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .errors import SSRError
+from .errors import SSRError, first_line
 from .files import may_be_hub_id
 
 if TYPE_CHECKING:
@@ -190,9 +190,9 @@ def _motion_adapter(ssr: SSREncoder, motion_adapter):
             motion = UNetMotionModel.from_unet2d(unet, adapter).to(ssr.device).eval()
     except (RuntimeError, ValueError) as error:
         what, option = COMPANIONS["motion_adapter"]
-        reason = str(error).splitlines()[0][:100]
         raise SSRError(
-            f"{what} {name} cannot be joined with this base model ({reason}); fuse a LoRA first, or check {option}"
+            f"{what} {name} cannot be joined with this base model ({first_line(error)}); fuse a LoRA first, or check "
+            f"{option}"
         ) from None
     finally:
         ssr.install(pipe)

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import torch
 from diffusers import DiffusionPipeline, StableDiffusionPipeline
-from diffusers.utils import logging
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer, CLIPVisionModel
 
@@ -24,8 +23,6 @@ from .model import SubjectModel
 from .pipeline import generate
 from .selection import patch_weights, region_query, small_size
 from .subject import Subject
-
-logger = logging.get_logger(__name__)
 
 
 class SSREncoder:
@@ -122,11 +119,18 @@ class SSREncoder:
     def push_to_hub(
         self, repo_id: str, *, folder: str | os.PathLike | None = None, private: bool = False, **hub
     ) -> str:
-        """Upload the encoder to a hub repository (created if missing); returns the commit's address."""
+        """Upload the encoder to a hub repository (created if missing); returns the commit's address.
+
+        Raises:
+            SSRError: base model or image encoder are folders of this machine, where nobody else would find them.
+        """
         import tempfile
 
         from huggingface_hub import HfApi
 
+        for name in ("base_model", "image_encoder"):
+            if Path(where := getattr(self.config, name)).is_absolute():  # one with "." is beside the weights
+                raise SSRError(f"{name} is {where}, a place on this machine; set ssr.config.{name} to a hub id first")
         api = HfApi()
         api.create_repo(repo_id, private=private, exist_ok=True)
         with tempfile.TemporaryDirectory() as temporary:

@@ -29,7 +29,9 @@ def written_beside(path: str | os.PathLike):
     path = Path(path)
     if path.exists() and not path.is_file():
         raise SSRError(f"cannot write {path} (it is not a regular file); choose another name")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{path.suffix}")
+    # By its own name, so that what a killed process left is found, unless that would be longer than names may be.
+    own = path.name if len(os.fsencode(path.name)) < 200 else path.name[:32]
+    temporary = path.with_name(f".{own}.{os.getpid()}{path.suffix}")
     try:
         yield temporary
         temporary.replace(path)
@@ -38,7 +40,8 @@ def written_beside(path: str | os.PathLike):
     except SafetensorError as error:  # how safetensors reports a full disk
         raise _cannot_write(path, error) from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # its folder may be a file, say: then the error above has said so
+            temporary.unlink(missing_ok=True)
 
 
 def write_json(path: str | os.PathLike, value, sort_keys: bool = False) -> None:

@@ -15,12 +15,10 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from .errors import SSRError
+from .errors import SSRError, first_line
 
 MAX_PIXELS = 100_000_000  # a picture of 10,000 x 10,000; more is refused before it is decoded
 MIN_SIDE = 8  # pixels
-
-Picture = "str | os.PathLike | Image.Image | np.ndarray | Tensor"
 
 
 def open_picture(source, what: str = "reference image", ground: str = "white") -> Image.Image:
@@ -48,7 +46,7 @@ def open_picture(source, what: str = "reference image", ground: str = "white") -
     except SSRError as error:
         raise SSRError(f"{name}: {error}") from None
     except Exception as error:  # decoders raise many kinds
-        raise SSRError(f"{name} is damaged ({_short(error)}); give the whole file") from None
+        raise SSRError(f"{name} is damaged ({first_line(error, 80)}); give the whole file") from None
 
 
 def open_mask(source, size: tuple[int, int]) -> np.ndarray:
@@ -170,7 +168,7 @@ def _open(source, what: str) -> tuple[Image.Image, str]:
     except SSRError:
         raise
     except Exception as error:  # as above
-        raise SSRError(f"{name} cannot be read ({_short(error)}); give PNG, JPEG or WebP") from None
+        raise SSRError(f"{name} cannot be read ({first_line(error, 80)}); give PNG, JPEG or WebP") from None
 
 
 def _from_array(array: np.ndarray, what: str) -> Image.Image:
@@ -194,7 +192,3 @@ def _from_array(array: np.ndarray, what: str) -> Image.Image:
     if array.dtype != np.uint8:
         raise SSRError(f"the {what} is an array of {array.dtype}; give numbers")
     return Image.fromarray(array)
-
-
-def _short(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:80]

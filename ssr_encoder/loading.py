@@ -8,8 +8,10 @@ from pathlib import Path
 import torch
 from diffusers import StableDiffusionPipeline
 from diffusers.utils import logging
+from safetensors import SafetensorError
+from transformers import PreTrainedModel
 
-from .errors import SSRError
+from .errors import SSRError, first_line
 from .files import may_be_hub_id
 
 
@@ -37,8 +39,7 @@ def resolve(name: str | os.PathLike, revision: str | None = None) -> Path:
         )
     except Exception as error:  # the hub client raises many kinds
         raise SSRError(
-            f"model {str(name)!r} could not be fetched ({str(error).splitlines()[0][:80]}); "
-            "check the name and the network"
+            f"model {str(name)!r} could not be fetched ({first_line(error, 80)}); check the name and the network"
         ) from None
 
 
@@ -48,7 +49,14 @@ def beside(folder: Path, where: str) -> str:
 
 
 def load_part(kind, where: str, subfolder: str | None, dtype: torch.dtype | None = None, **extra):
-    """One component or pipeline by its class's ``from_pretrained``, quietly; a failure is one line."""
+    """One component or pipeline by its class's ``from_pretrained``, quietly.
+
+    Raises:
+        SSRError: nothing there, damaged, of other sizes, or a model of another kind, whose missing tensors transformers
+            would fill with random numbers.
+    """
+    part = f"{subfolder} of {where}" if subfolder else where
+    model = issubclass(kind, PreTrainedModel)
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()
     try:
@@ -56,14 +64,16 @@ def load_part(kind, where: str, subfolder: str | None, dtype: torch.dtype | None
             extra["subfolder"] = subfolder
         if dtype is not None:
             extra["dtype"] = dtype
-        return kind.from_pretrained(where, **extra)
-    except (OSError, ValueError) as error:
-        part = f"{subfolder} of {where}" if subfolder else where
-        raise SSRError(
-            f"cannot load {part} ({str(error).splitlines()[0][:100]}); check base= and image_encoder="
-        ) from None
+        if not model:
+            return kind.from_pretrained(where, **extra)
+        loaded, found = kind.from_pretrained(where, output_loading_info=True, **extra)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise SSRError(f"cannot load {part} ({first_line(error)}); check base= and image_encoder=") from None
     finally:
         logging.set_verbosity(verbosity)
+    if missing := sorted(found["missing_keys"]):
+        raise SSRError(f"{part} is no {kind.__name__} ({missing[0]} is missing); check base= and image_encoder=")
+    return loaded
 
 
 def load_single_file(path: str, dtype: torch.dtype):
@@ -73,5 +83,6 @@ def load_single_file(path: str, dtype: torch.dtype):
     try:
         return StableDiffusionPipeline.from_single_file(path, dtype=dtype, safety_checker=None)
     except Exception as error:  # diffusers lets through what the file, the hub and the parts raise
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:100]
-        raise SSRError(f"base checkpoint {path} cannot be loaded ({reason}); give a Stable Diffusion file") from None
+        raise SSRError(
+            f"base checkpoint {path} cannot be loaded ({first_line(error)}); give a Stable Diffusion file"
+        ) from None

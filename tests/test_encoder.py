@@ -357,6 +357,14 @@ def test_push_to_hub(encoder, hub, tmp_path):
     assert load_model(tmp_path / "hub").fingerprint() == encoder.fingerprint
 
 
+@pytest.mark.parametrize("name", ["base_model", "image_encoder"])
+def test_parts_on_this_machine_are_not_pushed_by_name(encoder, hub, tmp_path, monkeypatch, name):
+    monkeypatch.setattr(encoder.model, "config", dataclasses.replace(encoder.config, **{name: str(tmp_path)}))
+    with pytest.raises(SSRError, match=f"{name} is .*hub id first"):
+        encoder.push_to_hub("me/cats")
+    assert hub == []
+
+
 def test_save_and_push(encoder, hub, tmp_path):
     encoder.save_pretrained(tmp_path / "cats", push_to_hub=True, repo_id="me/cats")
     encoder.save_pretrained(tmp_path / "dogs", push_to_hub=True)

@@ -5,8 +5,8 @@ slightly worse for some concepts that are uncommon in our training data") tags e
 training data name its class, ``frequency:N``, for a curve of the scores against N; the folder has ``descriptors.json``
 beside the rest, which ``ssr data describe`` wrote for the training data.
 
-There is no ``rare`` on the embedded world: its training draws the concepts evenly (``world.random_identities``), so
-there is nothing to plot against.
+There is no ``rare`` on the embedded world: its training draws the concepts about evenly (a few of them twice as often),
+too small a range to plot against.
 """
 
 from __future__ import annotations

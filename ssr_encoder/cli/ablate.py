@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
+from pathlib import Path
 
+from ..errors import SSRError
 from . import options
 from .folders import check_own_folder, whole_folder
-from .sources import load_encoder
+from .sources import check_device, load_encoder
 from .terminal import progress
 
 EPILOG = """\
@@ -47,9 +50,7 @@ def add_parser(subparsers):
     parser.add_argument("--steps", type=options.steps, default=12, metavar="N", help="denoising steps (default 12)")
     parser.add_argument("--seed", type=options.whole(0, 2**62), default=0, help="of everything (default 0)")
     group = parser.add_argument_group("training (tau)")
-    group.add_argument(
-        "--train-steps", type=options.whole(1, 10**8), default=300, metavar="N", help="optimiser steps (default 300)"
-    )
+    group.add_argument("--train-steps", type=options.whole(1, 10**8), metavar="N", help="optimiser steps (default 300)")
     group.add_argument("--batch", type=options.whole(1, 4096), default=0, metavar="N", help="default: the recipe's")
     group.add_argument("--scratch", action="store_true", help="from random weights instead of the shipped ones")
     group.add_argument("--bfloat16", action="store_true", help="train in bfloat16 on the CPU too")
@@ -61,40 +62,70 @@ def add_parser(subparsers):
     return parser
 
 
+def _check(args) -> None:
+    """Refuse what would do nothing: tau trains and measures the shipped model, lambda trains none."""
+    if args.parameter == "tau":
+        given = {"--model": args.model != "mini", "--base": args.base is not None}
+        why = "tau, which trains the shipped mini"
+    else:
+        given = {
+            "--train-steps": args.train_steps is not None,
+            "--batch": args.batch != 0,
+            "--scratch": args.scratch,
+            "--bfloat16": args.bfloat16,
+        }
+        why = "lambda, which trains nothing"
+    for option, there in given.items():
+        if there:
+            raise SSRError(f"{option} is nothing to {why}; leave it out")
+
+
 def run(args) -> None:
+    _check(args)
     folder = check_own_folder(args.output, "ablate.json")
     from ..extras import need
 
     need("matplotlib", "plots")  # before minutes of work
     with progress(args) as start:
-        ssr = load_encoder(args, start)
+        import torch
+
+        from ..loading import best_device
+
+        if args.parameter == "lambda":
+            ssr = load_encoder(args, start)
+            device = ssr.device
+        else:
+            device = check_device(args.device) or best_device()
         from ..mini import ablate
         from ..mini.ablate_figure import draw_figure
         from ..mini.recipes.base import TrainConfig
 
         chosen = args.values or ablate.VALUES[args.parameter]
-        measure = ablate.Measure(args.n, args.steps, args.seed, device=str(ssr.device))
+        measure = ablate.Measure(args.n, args.steps, args.seed, device=str(device))
+        train_steps = 300 if args.train_steps is None else args.train_steps
         pictures = -(-args.n // 16) * args.steps * len(measure.cases) * len(chosen)
         if args.parameter == "lambda":
             points = list(ablate.ablate_lambda(ssr, chosen, measure, start("generating", pictures)))
         else:
-            runs = folder.with_name(folder.name + ".runs")  # kept: an interrupted ablation goes on from it
+            whole = Path(os.path.abspath(folder))  # "." has no name
+            runs = whole.with_name(whole.name + ".runs")  # kept: an interrupted ablation goes on from it
             train = TrainConfig(batch_size=args.batch, seed=args.seed, bfloat16=args.bfloat16)
             points = list(
                 ablate.ablate_tau(
                     chosen,
                     runs,
                     measure,
-                    train_steps=args.train_steps,
+                    train_steps=train_steps,
                     scratch=args.scratch,
                     train=train,
-                    device=str(ssr.device),
-                    on_training=_bars(start, args.train_steps),
+                    device=str(device),
+                    dtype=getattr(torch, args.dtype),
+                    on_training=_bars(start, train_steps),
                 )
             )
     settings = {"n": args.n, "steps": args.steps, "seed": args.seed, "model": args.model}
     if args.parameter == "tau":
-        settings |= {"train_steps": args.train_steps, "scratch": args.scratch}
+        settings |= {"train_steps": train_steps, "scratch": args.scratch}
     result = ablate.record(points, args.parameter, **settings)
     prompts = [case.prompt for case in next(iter(measure.cases.values()))]
     with whole_folder(folder) as temporary:

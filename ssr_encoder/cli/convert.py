@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from pathlib import Path
 
 from ..errors import SSRError
 from . import options, outputs
+from .folders import whole_folder
 from .terminal import progress
 
 EPILOG = f"""\
@@ -45,17 +44,8 @@ def run(args) -> None:
 
         model = load_released(*files)
         start("writing")
-        # Beside the place, then moved: both files or none.
-        temporary = out.with_name(f".{out.name}.{os.getpid()}")
-        try:
+        with whole_folder(out) as temporary:
             save_model(model, temporary)
-            if out.is_dir():
-                for path in temporary.iterdir():
-                    path.replace(out / path.name)
-            else:
-                temporary.replace(out)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
     if args.json:
         count = sum(parameter.numel() for parameter in model.parameters())
         print(json.dumps({"folder": str(out), "fingerprint": model.fingerprint(), "parameters": count}, indent=1))

@@ -11,7 +11,7 @@ EPILOG = """\
 examples:
   ssr demo                                     about a minute and a half on two CPU cores
   ssr demo --seed 7 -o another                 other pictures of the same subjects
-  ssr demo --steps 8                           quicker, rougher
+  ssr demo --steps 8                           quicker, hardly different
   ssr demo --only video                        a clip of one of the subjects, moving on the page
 
 Makes contact-sheet.png, index.html (one file with everything in it: open it in a browser, pass it on) and

@@ -45,6 +45,8 @@ def run(args) -> None:
     if args.output or not args.json:
         files = outputs.PictureFiles(args.output, [0], args.overwrite, stem="ssr-heat")
     source = read_reference(args)
+    from ..images import MIN_SIDE
+
     with progress(args) as start:
         ssr = load_encoder(args, start)
         start("looking for the subject")
@@ -52,6 +54,8 @@ def run(args) -> None:
     # A large picture would give a map of many gigabytes, all of it interpolated from a few cells.
     small = source.picture.copy()
     small.thumbnail((MAX_SIDE, MAX_SIDE))
+    if min(small.size) < MIN_SIDE:  # a panorama whose thumbnail is no picture
+        small = source.picture.resize([max(MIN_SIDE, side) for side in small.size])
     shown = subject.with_(size=small.size)
 
     written = files.write([_sheet(small, shown.heat_map(small))])[0] if files else None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import SSRError
 from . import options
-from .terminal import silence_loading_bars
+from .terminal import note, silence_loading_bars
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -71,11 +71,15 @@ def read_subject(spec: str) -> Source:
     if not name or not 1 <= len(rest) <= 2 or not rest[0].strip():
         raise SSRError(f"subject {spec[:200]!r} names no picture or no query{example}")
     scale = _scale(spec, rest[1]) if len(rest) == 2 else None
+    try:
+        options.words(rest[0])
+    except argparse.ArgumentTypeError as error:
+        raise SSRError(f"the query of subject {name[:200]!r} is {error}") from None
     return Source(name, _open(name), {"query": rest[0]}, scale=scale)
 
 
 def is_subject_file(name: str) -> bool:
-    return name.endswith(SUBJECT_FILE)
+    return name.lower().endswith(SUBJECT_FILE)
 
 
 def load_subject(name: str) -> Subject:
@@ -97,7 +101,11 @@ def load_encoder(args, start) -> SSREncoder:
     if args.base and args.base.startswith(("/", ".")) and not Path(args.base).exists():
         raise SSRError(f"base model {args.base} does not exist; check the path")
     from ..encoder import SSREncoder
+    from ..loading import best_device
 
+    on_cpu = (device or best_device()).type == "cpu"
+    if args.dtype == "bfloat16" and on_cpu and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        note(args, "this processor has no bfloat16 arithmetic; on such a one float32 was 40 times as fast")
     silence_loading_bars(args)
     return SSREncoder.from_pretrained(args.model, base=args.base, device=device, dtype=getattr(torch, args.dtype))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from ..errors import SSRError
+from ..errors import SSRError, first_line
 from .pictures import BadPicture, decode
 from .shards import Sample
 from .steps import Outcome
@@ -56,7 +56,7 @@ class BLIP2Captioner:
             self.processor = Blip2Processor.from_pretrained(model)
             self.model = Blip2ForConditionalGeneration.from_pretrained(model, dtype=self.dtype)
         except (OSError, ValueError, ImportError, RuntimeError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0][:100]
+            reason = first_line(error)
             raise SSRError(f"captioner {model} cannot be loaded ({reason}); give a BLIP-2 folder or hub id") from None
         self.model.to(self.device).eval()
         self._inference = torch.inference_mode

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from ..errors import SSRError
+from ..errors import SSRError, first_line
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -80,7 +80,7 @@ class HubCLIP:
             self.processor = CLIPProcessor.from_pretrained(model)
             self.model = CLIPModel.from_pretrained(model, dtype=torch.float32).to(self.device).eval()
         except (OSError, ValueError, ImportError, RuntimeError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0][:100]
+            reason = first_line(error)
             raise SSRError(f"CLIP model {model} cannot be loaded ({reason}); give a folder or a hub id") from None
 
     def __call__(self, images: list[Image], texts: list[str]) -> list[float]:

@@ -13,7 +13,7 @@ import tarfile
 from collections import Counter
 from pathlib import Path
 
-from ..errors import SSRError
+from ..errors import SSRError, first_line
 from ..extras import need
 from .shards import BadShard, Sample, list_shards
 from .steps import Outcome
@@ -47,7 +47,7 @@ def load_spacy(model: str = SPACY_MODEL):
             continue
         except ValueError as error:
             raise SSRError(
-                f"spaCy model {model} cannot be loaded ({_line(error)}); give another --spacy-model"
+                f"spaCy model {model} cannot be loaded ({first_line(error)}); give another --spacy-model"
             ) from None
     how = f"pip install {MIRROR.replace('_', '-')}" if model == SPACY_MODEL else f"python -m spacy download {model}"
     raise SSRError(f"spaCy model {model} is not installed; run: {how}")
@@ -158,8 +158,4 @@ def _metas(path: Path):
                     meta = json.loads(tar.extractfile(member).read())
                     yield Sample(member.name.removesuffix(".json"), b"", "jpg", "", meta)
     except (tarfile.TarError, OSError, ValueError) as error:
-        raise BadShard(f"bad shard {path} ({_line(error)}); make it again or remove it") from None
-
-
-def _line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:100]
+        raise BadShard(f"bad shard {path} ({first_line(error)}); make it again or remove it") from None

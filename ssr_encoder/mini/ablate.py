@@ -99,6 +99,7 @@ def ablate_tau(
     scratch: bool = False,
     train: TrainConfig | None = None,
     device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
     on_step: Callable[[], None] = lambda: None,
     on_training: Callable[[float, int], None] = lambda value, steps: None,
 ) -> Iterator[Point]:
@@ -109,6 +110,7 @@ def ablate_tau(
         train_steps: optimiser steps a run.
         scratch: start from random weights (the paper) instead of the shipped ones.
         train: batch size, learning rate, seed; its limits are set here.
+        dtype: in which the pictures are made.
 
     Raises:
         SSRError: a folder holds a run of other settings.
@@ -118,7 +120,7 @@ def ablate_tau(
         where = folder / f"tau-{value:g}"
         signals = _trained(where, value, train, scratch, device, on_training)
         ssr = SSREncoder.from_pretrained(
-            where, base=weights_dir(), image_encoder=weights_dir() / "image_encoder", device=device
+            where, base=weights_dir(), image_encoder=weights_dir() / "image_encoder", device=device, dtype=dtype
         )
         yield measure(ssr, value, signals, on_step)
 

@@ -75,7 +75,8 @@ def control_map(picture, kind: str = "edges", size: int = SIZE) -> Image.Image:
     """The map of a user's picture, scaled so that its longer side is ``size`` pixels.
 
     Args:
-        picture: anything :func:`open_picture` takes; for "layout" a mask, the subjects white.
+        picture: anything :func:`open_picture` takes; for "layout" a mask, the subjects white
+            (transparent is outside).
         kind: "edges" or "layout".
 
     Raises:
@@ -83,7 +84,7 @@ def control_map(picture, kind: str = "edges", size: int = SIZE) -> Image.Image:
     """
     if kind not in KINDS:
         raise SSRError(f"{str(kind)[:40]!r} is not a kind of map; give one of {', '.join(KINDS)}")
-    picture = open_picture(picture, "control picture")
+    picture = open_picture(picture, "control picture", ground="black" if kind == "layout" else "white")
     scale = size / max(picture.size)
     small = picture.resize([max(1, round(side * scale)) for side in picture.size], Image.Resampling.BICUBIC)
     if kind == "layout":

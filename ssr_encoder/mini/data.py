@@ -63,6 +63,7 @@ def plan(
     subjects: tuple[float, float, float] = (0.3, 0.6, 0.1),
     tones: float = 0.0,
     favour: Mapping[str, float] | None = None,
+    same_way: float | None = None,
 ) -> Plan:
     """Decide what n examples show.
 
@@ -72,6 +73,7 @@ def plan(
             others get another scene with the same identity (and, mostly, a distractor).
         tones: share of the subjects in nameless colours, as for :func:`sample_scenes`.
         favour: concepts that the targets show more often, as for :func:`sample_scenes`.
+        same_way: share of the subjects that look the same way in the reference as in the target; default: by chance.
     """
     target = sample_scenes(world, n, generator, split=split, subjects=subjects, tones=tones, favour=favour)
     itself = torch.rand(n, generator=generator) < reference_is_target
@@ -81,8 +83,20 @@ def plan(
         filled = target.concept[:, slot] >= 0
         identity = (target.concept, target.style, target.colour)
         first = tuple(torch.where(filled, x[:, slot], x[:, 0]) for x in identity)
+        facing = None
+        if same_way is not None:
+            facing = torch.where(filled, target.flip[:, slot], target.flip[:, 0])
+            facing = facing ^ (torch.rand(n, generator=generator) >= same_way)
         scenes = sample_scenes(
-            world, n, generator, split=split, subjects=(0.15, 0.5, 0.35), first=first, distinct=0.85, tones=tones
+            world,
+            n,
+            generator,
+            split=split,
+            subjects=(0.15, 0.5, 0.35),
+            first=first,
+            distinct=0.85,
+            tones=tones,
+            facing=facing,
         )
         references.append(scenes)
         use = itself & filled

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+SIDE = 128  # pixels of the pictures that it was trained on
 GRID = 16
 PRESENT = 0.5  # a concept counts as shown if its best cells' mean probability is above
 

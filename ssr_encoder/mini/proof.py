@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
@@ -21,7 +22,7 @@ from ..encoder import SSREncoder
 from ..errors import SSRError
 from ..images import picture_grid
 from .models import weights_dir
-from .oracle import PRESENT, Oracle, identity_embedding, shown
+from .oracle import PRESENT, SIDE, Oracle, identity_embedding, shown
 from .proof_pictures import make_pictures
 from .recipes.oracle import accuracy, prototypes
 from .world import Scenes, World, boxes, load_world, query_texts, random_identities, sample_scenes
@@ -155,9 +156,15 @@ class Judge:
 
     @torch.no_grad()
     def __call__(self, picture: Tensor, case: Case) -> Verdict:
-        """What is in a picture (3, H, W) in [0, 1], asked about a case's subjects, others and place."""
+        """What is in a picture (3, H, W) in [0, 1], asked about a case's subjects, others and place.
+
+        The oracle sees it at 128 px, whatever its size.
+        """
         device = next(self.oracle.parameters()).device
-        answers = self.oracle(picture[None].to(device) * 2 - 1)
+        seen = picture[None].to(device)
+        if seen.shape[-2:] != (SIDE, SIDE):  # pictures of another base model: the oracle knows one scale
+            seen = F.interpolate(seen, (SIDE, SIDE), mode="area")
+        answers = self.oracle(seen * 2 - 1)
         sure = shown(answers["concept"])[0]
         right, likeness, told_apart = [], [], None
         for concept, (style, colour) in zip(case.concepts, case.identities, strict=True):

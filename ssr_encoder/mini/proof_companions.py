@@ -10,6 +10,7 @@ import torch
 
 from ..encoder import SSREncoder
 from ..errors import SSRError
+from ..loading import load_part
 from ..provenance import commit, versions
 from .models import weights_dir
 from .proof import Case, Judge, load_oracle
@@ -20,11 +21,11 @@ def load_companion(kind: type, folder: Path, what: str, stage: str):
     """A ``ControlNetModel`` or ``MotionAdapter`` (``kind``) in a folder, float32.
 
     Raises:
-        SSRError: there is none; names ``what`` is missing and the ``stage`` that trains it.
+        SSRError: it is damaged, or there is none; then names ``what`` is missing and the ``stage`` that trains it.
     """
     if not (folder / "config.json").is_file():
         raise SSRError(f"there is no {what} in {folder}; train one with python -m ssr_encoder.mini.train {stage}")
-    return kind.from_pretrained(folder, use_safetensors=True).float().eval()
+    return load_part(kind, str(folder), None, use_safetensors=True).float().eval()
 
 
 def world_and_judge(ssr: SSREncoder) -> tuple[World, Judge]:

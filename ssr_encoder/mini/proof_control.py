@@ -26,8 +26,10 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from ..cli import options
+from ..cli.outputs import check_folder
 from ..encoder import SSREncoder
-from ..errors import SSRError
+from ..errors import SSRError, run_program
 from ..files import write_json, written_beside
 from ..images import picture_grid
 from .control import edge_map, layout_map
@@ -177,10 +179,10 @@ def main(argv: list[str] | None = None) -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("-n", type=int, default=48, help="cases (default 48)")
-    parser.add_argument("--steps", type=int, default=12, help="denoising steps (default 12)")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--batch", type=int, default=8, help="pictures at once (default 8)")
+    parser.add_argument("-n", type=options.whole(2, 100_000), default=48, help="cases (default 48)")
+    parser.add_argument("--steps", type=options.steps, default=12, help="denoising steps (default 12)")
+    parser.add_argument("--seed", type=options.whole(0, 2**62), default=0)
+    parser.add_argument("--batch", type=options.whole(1, 1024), default=8, help="pictures at once (default 8)")
     parser.add_argument(
         "--controlnet", type=Path, default=weights_dir() / "controlnet", help="default: the shipped one"
     )
@@ -188,6 +190,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder for control.json and control.png")
     parser.add_argument("--json", action="store_true", help="print what control.json holds instead of a table")
     args = parser.parse_args(argv)
+    check_folder(args.output if args.output.exists() else args.output.parent)  # before the work
     controlnet = load_companion(ControlNetModel, args.controlnet, "ControlNet", "controlnet")
     ssr = SSREncoder.from_pretrained("mini", device=args.device)
     controlnet = controlnet.to(ssr.device, ssr.dtype)
@@ -196,7 +199,7 @@ def main(argv: list[str] | None = None) -> None:
     proof = made_by(ssr, "ssr-control-proof-1", args) | {
         "lines": {line: {key: result[key] for key in kept if key in result} for line, result in results.items()},
     }
-    args.output.mkdir(parents=True, exist_ok=True)
+    args.output.mkdir(exist_ok=True)
     write_json(args.output / "control.json", proof)
     with written_beside(args.output / "control.png") as path:
         picture(results).save(path)
@@ -210,7 +213,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except SSRError as error:
-        raise SystemExit(f"error: {error}") from None
+    run_program(main)

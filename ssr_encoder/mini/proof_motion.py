@@ -27,9 +27,11 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from ..cli import options
+from ..cli.outputs import check_folder
 from ..companions import check_frames, video_pipeline
 from ..encoder import SSREncoder
-from ..errors import SSRError
+from ..errors import SSRError, run_program
 from ..files import write_json, written_beside
 from ..images import picture_grid
 from ..shared_noise import CARRY_KEY
@@ -248,10 +250,10 @@ def main(argv: list[str] | None = None) -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("-n", type=int, default=24, help="clips (default 24)")
-    parser.add_argument("--steps", type=int, default=12, help="denoising steps (default 12)")
-    parser.add_argument("--frames", type=int, default=FRAMES, help=f"of a clip (default {FRAMES})")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("-n", type=options.whole(2, 100_000), default=24, help="clips (default 24)")
+    parser.add_argument("--steps", type=options.steps, default=12, help="denoising steps (default 12)")
+    parser.add_argument("--frames", type=options.whole(2, 32), default=FRAMES, help=f"of a clip (default {FRAMES})")
+    parser.add_argument("--seed", type=options.whole(0, 2**62), default=0)
     parser.add_argument(
         "--adapter", type=Path, default=weights_dir() / "motion_adapter", help="default: the shipped one"
     )
@@ -259,6 +261,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder for motion.json, .png and .gif")
     parser.add_argument("--json", action="store_true", help="print what motion.json holds instead of a table")
     args = parser.parse_args(argv)
+    check_folder(args.output if args.output.exists() else args.output.parent)  # before the work
     adapter = load_companion(MotionAdapter, args.adapter, "motion adapter", "motion")
     ssr = SSREncoder.from_pretrained("mini", device=args.device)
     clips = []
@@ -272,7 +275,7 @@ def main(argv: list[str] | None = None) -> None:
         "lines": lines,
         "clips": [{"prompt": c["case"].prompt, **{line: c[line]["figures"] for line in LINES}} for c in clips],
     }
-    args.output.mkdir(parents=True, exist_ok=True)
+    args.output.mkdir(exist_ok=True)
     write_json(args.output / "motion.json", proof)
     with written_beside(args.output / "motion.png") as path:
         picture(clips).save(path)
@@ -285,7 +288,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except SSRError as error:
-        raise SystemExit(f"error: {error}") from None
+    run_program(main)

@@ -2,9 +2,9 @@
 
     python -m ssr_encoder.mini.train STAGE --time-limit 9m --out DIR [--resume DIR] [--weights DIR]
 
-STAGE is vae, clip, oracle, captioner, dino, unet, ssr, controlnet or motion. ``--weights`` is the folder with the
-finished earlier stages (default: the shipped weights); a stage starts from its own weights there when ``--continue``
-is given, from random ones otherwise.
+STAGE is vae, clip, oracle, captioner, dino, unet, ssr, few_step, controlnet or motion. ``--weights`` is the folder with
+the finished earlier stages (default: the shipped weights). A stage starts from its own weights there, if there are any,
+from random ones otherwise; ``--continue`` also counts on from their steps and samples.
 ``--resume`` goes on from a folder that an earlier run wrote, with the optimiser's state. Every half minute prints a
 line of figures and appends it to DIR/STAGE.jsonl; every ``--save-every`` saves everything and draws DIR/STAGE.png.
 """
@@ -19,11 +19,15 @@ from pathlib import Path
 
 import torch
 
-from ..errors import SSRError
+from ..errors import SSRError, run_program
 from ..images import picture_grid
 from .models import MiniConfig, weights_dir
 from .recipes import RECIPES
 from .recipes.base import TrainConfig
+
+# What can be set of a recipe, and in which stages.
+SCENES = ("unet", "ssr", "few_step", "controlnet")
+SETTINGS = {"noisier": (*SCENES, "motion"), "reference_is_target": SCENES, "same_way": SCENES}
 
 
 def seconds(text: str) -> float:
@@ -45,7 +49,9 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--resume", type=Path, help="folder of an earlier run of this stage")
     parser.add_argument("--weights", type=Path, default=weights_dir(), help="folder with the earlier stages")
-    parser.add_argument("--continue", dest="go_on", action="store_true", help="start from this stage's own weights")
+    parser.add_argument(
+        "--continue", dest="go_on", action="store_true", help="count on from the steps and samples of --weights"
+    )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--batch-size", type=int, default=0)
     parser.add_argument("--learning-rate", type=float, default=0.0)
@@ -70,7 +76,10 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         default=None,
         help="timesteps are 1000 * u**NOISIER: below 1 noisy ones come more often, above 1 clean ones (unet and on)",
     )
-    parser.add_argument("--reference-is-target", type=float, default=None, help="share of examples (unet, ssr)")
+    parser.add_argument("--reference-is-target", type=float, default=None, help="share of examples (unet and on)")
+    parser.add_argument(
+        "--same-way", type=float, default=None, help="share of references that look as their targets do (unet and on)"
+    )
     return parser.parse_args(argv)
 
 
@@ -95,9 +104,14 @@ def main(argv: list[str] | None = None) -> None:
         max_steps=args.max_steps,
         workers=args.workers if args.workers is not None else 3 * (device.type == "cuda"),
     )
-    for name in ("reference_is_target", "noisier"):
+    for name, stages in SETTINGS.items():
         if getattr(args, name) is not None:
+            if args.stage not in stages:
+                option = f"--{name.replace('_', '-')}"
+                raise SSRError(f"{option} is nothing to stage {args.stage}, only to {', '.join(stages)}; leave it out")
             setattr(RECIPES[args.stage], name, getattr(args, name))
+    if args.resume and not (state := args.resume / f"{args.stage}.state.pt").is_file():
+        raise SSRError(f"{state} is not there, nothing to go on from; give the --out of an earlier run of this stage")
     recipe = RECIPES[args.stage](MiniConfig(), train, device, args.weights)
     if args.resume:
         recipe.resume(args.resume)
@@ -138,7 +152,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except SSRError as error:
-        raise SystemExit(f"error: {error}") from None
+    run_program(main)

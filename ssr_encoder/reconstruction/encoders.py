@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..aligner import SubjectConfig
 from ..bench.backbones import short
-from ..errors import SSRError
+from ..errors import SSRError, first_line
 from ..extras import need
 from ..loading import load_part
 from .config import StudyConfig
@@ -236,5 +236,5 @@ def _load_paper(config: StudyConfig, kind: str) -> StudyEncoder:
         model = open_clip.create_model(name, pretrained=pretrained)
         return OpenCLIP(f"OpenCLIP {name}/{Path(pretrained).name}", model, open_clip.get_tokenizer(name))
     except Exception as error:  # the hub client and open_clip raise many kinds
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:100]
+        reason = first_line(error)
         raise SSRError(f"cannot load {where} through open_clip ({reason}); check clip=NAME/PRETRAINED") from None

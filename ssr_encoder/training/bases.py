@@ -17,7 +17,7 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokeniz
 from ..aligner import SubjectConfig
 from ..attention import install, subject_layers
 from ..checkpoint import load_model
-from ..errors import SSRError
+from ..errors import SSRError, first_line
 from ..loading import load_part, load_single_file, resolve
 from ..model import SubjectModel
 from .config import BaseConfig
@@ -192,7 +192,7 @@ def _index(where: str) -> dict:
     try:
         return DiffusionPipeline.load_config(where)
     except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0][:100]
+        reason = first_line(error)
         raise SSRError(f"base.model {where} is no pipeline ({reason}); give a folder, hub id or single file") from None
 
 
@@ -202,7 +202,7 @@ def _single_sdxl(path: str, dtype: torch.dtype):
     try:
         return StableDiffusionXLPipeline.from_single_file(path, dtype=dtype)
     except Exception as error:  # diffusers lets through what the file, the hub and the parts raise
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:100]
+        reason = first_line(error)
         raise SSRError(f"base checkpoint {path} cannot be loaded ({reason}); give an SDXL file") from None
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from refusal import NOWHERE, check_refused
+from safetensors.torch import load_file, save_file
 
 BAD_WORDS = [  # the words after REF, and what the message names
     (["--query", ""], "query"),
@@ -130,6 +131,29 @@ def test_damaged_model_and_missing_parts(ssr, here, model, pictures):
     assert os.listdir(here) == ["copy"]
 
 
+@pytest.mark.parametrize("part", ["text_encoder", "image_encoder"])
+def test_damaged_parts_of_the_base_model(ssr, here, model, pictures, part):
+    """Cut off, of other sizes, or without a tensor that transformers would fill with random numbers."""
+    words = ("inspect", pictures / "pets.png", "--query", "cat", "--model", "copy", "-o", "a.png")
+    shutil.copytree(model, here / "copy")
+    weights = here / "copy" / part / "model.safetensors"
+    tensors = load_file(weights)
+    name = max(tensors, key=lambda key: tensors[key].numel())
+    weights.write_bytes(weights.read_bytes()[:-100])
+    check_refused(ssr(*words), part, "check base=")
+    save_file(tensors | {name: tensors[name][:-1].contiguous()}, weights, {"format": "pt"})
+    check_refused(ssr(*words), part, "check base=")
+    save_file({key: value for key, value in tensors.items() if key != name}, weights, {"format": "pt"})
+    check_refused(ssr(*words), part, "is missing")
+    save_file(tensors, weights, {"format": "pt"})
+    assert ssr(*words).code == 0
+
+
+def test_a_query_that_is_not_text(ssr, pictures):
+    words = ("--prompt", "a cat", "--model", NOWHERE)
+    check_refused(ssr("generate", "--subject", f"{pictures / 'pets.png'}::c\udcff", *words), "pets.png", "not UTF-8")
+
+
 @pytest.mark.parametrize("device", ["nonsense", "cuda:99", "meta", "cpu:x"])
 def test_device_that_is_not_there(ssr, model, pictures, device):
     result = ssr("inspect", pictures / "pets.png", "--query", "cat", "--model", model, "--device", device)
@@ -157,3 +181,25 @@ def test_bad_subject_files(ssr, here, model, pictures):
     check_refused(ssr("generate", other, *words), "model.safetensors", "not a subject file")
     check_refused(ssr("generate", "a.safetensors", "--box", "0,0,9,9", *words), "--box", "encoded already")
     check_refused(ssr("generate", "a.safetensors", "--scale", "11", *words), "11")
+
+
+def test_a_subject_file_is_known_by_its_ending_in_capitals_too(ssr, here, model, pictures):
+    assert ssr("encode", pictures / "pets.png", "--query", "cat", "--model", model, "-o", "A.SAFETENSORS").code == 0
+    words = ("--prompt", "a cat", "--steps", 1, "--model", model)
+    assert ssr("generate", "A.SAFETENSORS", *words, "-o", "a.png").code == 0
+    assert ssr("generate", "--subject", "A.SAFETENSORS::0.5", *words, "-o", "b.png").code == 0
+
+
+@pytest.mark.parametrize(
+    "words, named",
+    [
+        (("tau", "--model", "other"), "--model"),
+        (("tau", "--base", "other"), "--base"),
+        (("lambda", "--scratch"), "--scratch"),
+        (("lambda", "--train-steps", "300"), "--train-steps"),
+        (("lambda", "--batch", "4"), "--batch"),
+        (("lambda", "--bfloat16"), "--bfloat16"),
+    ],
+)
+def test_an_ablation_refuses_what_would_do_nothing(ssr, words, named):
+    check_refused(ssr("ablate", *words), named, "leave it out")

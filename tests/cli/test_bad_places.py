@@ -184,6 +184,21 @@ def test_interrupt_while_writing_a_file(here):
     assert os.listdir(here) == ["a.txt"] and (here / "a.txt").read_text() == "old"
 
 
+def test_a_place_that_is_no_folder_is_one_line(here):
+    (here / "file").write_text("mine")
+    with pytest.raises(SSRError, match="cannot write file/a.txt"), written_beside("file/a.txt") as path:
+        path.write_text("new")
+    assert (here / "file").read_text() == "mine"
+
+
+def test_a_name_as_long_as_names_may_be(here):
+    name = "x" * 251 + ".txt"
+    with written_beside(name) as path:
+        path.write_text("new")
+        assert path.suffix == ".txt"
+    assert os.listdir(here) == [name]
+
+
 def test_interrupt_while_converting(start, here, released):
     process = start("convert", released, "-o", "out", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     while process.poll() is None and not os.listdir(here):  # the folder that will become "out", 100 MB later

@@ -222,6 +222,22 @@ def test_inspect_of_a_large_picture_gives_a_sheet_of_ordinary_size(ssr, here, mo
     assert result.json["peak"][0] > 5000 and result.json["box"][2] <= 6000
 
 
+def test_inspect_of_a_strip(ssr, here, model):
+    """Its thumbnail would be thinner than pictures may be."""
+    Image.new("RGB", (2400, 10)).save("strip.png")
+    result = ssr("inspect", "strip.png", "--point", "2300,5", "--model", model, "--json", "-o", "heat.png")
+    assert result.code == 0, result.err
+    assert Image.open("heat.png").size == (1024, 2 * 8 + 8)
+    assert result.json["size"] == [2400, 10] and result.json["box"][3] <= 10
+
+
+def test_a_note_where_bfloat16_is_slow(ssr, model, pictures):
+    words = ("inspect", pictures / "pets.png", "--query", "cat", "--model", model, "--device", "cpu", "--dtype")
+    for dtype, slow in (("float32", False), ("bfloat16", not torch.ops.mkldnn._is_mkldnn_bf16_supported())):
+        result = ssr(*words, dtype)
+        assert result.code == 0 and ("40 times" in result.err) == slow
+
+
 # -- info
 def test_info_of_a_model(ssr, model):
     figures = ssr("info", model, "--json").json
@@ -267,6 +283,12 @@ def test_convert_keeps_a_model_that_is_there(ssr, here, released):
     assert ssr("convert", released, "-o", "out", "--overwrite").code == 0
     assert sorted(os.listdir(here / "out")) == ["README.md", "config.json", "model.safetensors"]
     assert load_model("out").config == sd15_config()
+
+
+def test_convert_into_the_current_folder(ssr, here, released):
+    result = ssr("convert", released, "-o", ".")
+    assert result.code == 0, result.err
+    assert sorted(os.listdir(here)) == ["config.json", "model.safetensors"]
 
 
 # -- a terminal, and Ctrl-C

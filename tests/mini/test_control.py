@@ -80,6 +80,14 @@ def test_maps_of_users_pictures(tmp_path):
     assert layout.shape == (150, 300, 3) and (layout[60:90, 110:190] == 255).all() and layout[:40].max() == 0
 
 
+def test_what_is_transparent_in_a_mask_is_outside(tmp_path):
+    mask = Image.new("RGBA", (64, 64), (255, 255, 255, 0))
+    ImageDraw.Draw(mask).rectangle((16, 16, 47, 47), fill="white")
+    mask.save(tmp_path / "mask.png")
+    layout = np.asarray(control_map(tmp_path / "mask.png", "layout", size=64))
+    assert (layout[20:44, 20:44] == 255).all() and layout[:12].max() == 0
+
+
 def test_what_is_no_map_is_refused(tmp_path):
     with pytest.raises(SSRError, match="layout, edges"):
         control_map(Image.new("RGB", (32, 32)), "depth")

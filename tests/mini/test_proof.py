@@ -142,6 +142,14 @@ def test_judge_knows_real_pictures(world):
     assert (leaked.shown, leaked.other) == (0, 1)
 
 
+def test_a_larger_picture_is_judged_as_the_small_one(world):
+    (case,) = make_cases(world, "text", 1, seed=2202)
+    judge, small = Judge(load_oracle("cpu"), world), torch.rand(3, 128, 128)
+    large = small.repeat_interleave(4, 1).repeat_interleave(4, 2)
+    found = [judge(picture, case) for picture in (small, large)]
+    assert found[0].likeness == pytest.approx(found[1].likeness, abs=1e-4)
+
+
 def test_pictures_are_those_that_a_user_gets(world):
     ssr = SSREncoder.from_pretrained("mini", device="cpu")
     cases = make_cases(world, "mask", 3, seed=2)

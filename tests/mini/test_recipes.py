@@ -8,7 +8,7 @@ import torch
 from small import SMALL
 
 from ssr_encoder.errors import SSRError
-from ssr_encoder.mini.data import Ring, draw, random_queries
+from ssr_encoder.mini.data import Ring, draw, plan, random_queries
 from ssr_encoder.mini.models import make_tokenizer
 from ssr_encoder.mini.recipes import RECIPES
 from ssr_encoder.mini.recipes.base import TrainConfig
@@ -181,6 +181,27 @@ def test_a_subject_in_a_nameless_tone_wears_it_in_its_reference_too(world):
     reference = colour(example.references[:, 0], example.reference_masks[:, 0])[toned]
     distance = torch.cdist(target, reference)
     assert distance.diagonal().mean() < 0.5 * distance.mean()
+
+
+@pytest.mark.parametrize(
+    "same_way, least, most", [(1.0, 1.0, 1.0), (0.9, 0.8, 0.97), (0.0, 0.0, 0.0), (None, 0.35, 0.65)]
+)
+def test_a_reference_shows_its_subject_from_the_side_that_the_target_does(world, same_way, least, most):
+    tokenizer, generator = make_tokenizer(caption_words(world), 20), torch.Generator().manual_seed(1)
+    made = plan(world, tokenizer, 128, generator, random.Random(1), same_way=same_way)
+    for slot, scenes in enumerate(made.references):
+        there = made.target.concept[:, slot] >= 0
+        same = (scenes.flip[:, 0] == made.target.flip[:, slot])[there].float().mean()
+        assert least <= same <= most
+
+
+def test_the_stages_references_look_as_their_targets_do_where_that_is_asked_for(earlier):
+    drawn = []
+    for same_way in (None, None, 1.0):
+        stage = recipe("unet", earlier)
+        stage.same_way, stage.at_once = same_way, {"cpu": 8}
+        drawn.append(stage._draw()["hidden"])
+    assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
 
 
 def test_the_stages_scenes_have_its_share_of_tones(earlier):

@@ -73,6 +73,16 @@ def test_favoured_concepts_are_drawn_more_often():
         sample_scenes(few, 1, generator(), favour={"gryphon": 2.0})
 
 
+def test_a_drawing_faces_the_way_that_is_asked_for(world):
+    """Of the first subject alone; nothing else is drawn differently but where things go."""
+    facing = torch.arange(64) % 3 == 0
+    asked, free = (sample_scenes(world, 64, generator(3), facing=f) for f in (facing, None))
+    assert torch.equal(asked.flip[:, 0], facing) and torch.equal(asked.flip[:, 1:], free.flip[:, 1:])
+    assert 0.25 < free.flip[:, 0].float().mean() < 0.75
+    for name in ("concept", "style", "colour", "place", "hat"):
+        assert torch.equal(getattr(asked, name), getattr(free, name))
+
+
 def test_mask_is_what_changes_with_the_subject(world):
     scenes = sample_scenes(world, 32, generator(1), subjects=(0, 1, 0), hats=0, split="any")
     images, masks = world.render(scenes, 64)

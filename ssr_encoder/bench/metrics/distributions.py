@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from ...errors import SSRError
+from ...errors import SSRError, first_line
 from ...extras import need
 from ..backbones import Backbone
 from .case import versions
@@ -104,7 +104,7 @@ def _metric(kind, features: Backbone | str, device):
         metric = kind(feature=2048).to(device)
     except (OSError, RuntimeError) as error:
         raise SSRError(
-            f"Inception's weights could not be downloaded ({str(error).splitlines()[0][:80]}); give another backbone"
+            f"Inception's weights could not be downloaded ({first_line(error, 80)}); give another backbone"
         ) from None
     about = {"backbone": "inception-v3-compat of torch-fidelity, 2048 features", "preprocessing": "bilinear to 299 px"}
     return metric, about | {"versions": versions(*packages, "torch-fidelity")}

@@ -10,7 +10,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ...errors import SSRError
+from ...errors import SSRError, first_line
 from ...extras import need
 from .case import Case, CaseMetric, as_tensor, versions
 
@@ -112,7 +112,7 @@ def _read(path: str, net: str) -> dict[str, Tensor]:
             return load_file(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a file of another kind can fail anywhere in the reader
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:80]
+        reason = first_line(error, 80)
         raise SSRError(f"{path} cannot be read ({reason}); give the state dict of torchvision's {net}") from None
 
 
@@ -121,7 +121,7 @@ def _load_trunk(trunk: torch.nn.Module, state: dict[str, Tensor], net: str) -> N
     try:
         trunk.load_state_dict({key: state[f"features.{key.split('.', 1)[1]}"] for key in trunk.state_dict()})
     except (KeyError, RuntimeError) as error:
-        reason = str(error).splitlines()[0][:80]
+        reason = first_line(error, 80)
         raise SSRError(f"these weights are not torchvision's {net} ({reason}); give its state dict") from None
 
 

@@ -64,7 +64,6 @@ class Recipe(nn.Module):
     learning_rates = {"cpu": 1e-3, "cuda": 1e-3}
     betas = (0.9, 0.99)
     weight_decay = 0.01
-    checkpoint_extra: tuple[str, ...] = ()
 
     def __init__(self, config: MiniConfig, train: TrainConfig, device: torch.device):
         super().__init__()

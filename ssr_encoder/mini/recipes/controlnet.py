@@ -12,7 +12,8 @@ from ...losses import denoising_loss, snr_weight
 from ..control import edge_map, layout_map
 from ..models import make_controlnet
 from ..preview import first_subjects, parts
-from .subject import UNetRecipe, part_of
+from .streams import part_of
+from .subject import UNetRecipe
 
 
 class ControlNetRecipe(UNetRecipe):

@@ -21,7 +21,8 @@ from ...few_step import FEW_STEPS, FOLDER, few_step_scheduler
 from ...losses import denoising_loss, snr_weight
 from ..models import make_scheduler
 from ..preview import preview
-from .subject import UNetRecipe, part_of
+from .streams import part_of
+from .subject import UNetRecipe
 
 # Everything that multiplies by a matrix, but the first and last convolution and the timestep's embedding.
 TARGETS = r".*(to_q|to_k|to_v|to_out\.0|proj_in|proj_out|net\.0\.proj|net\.2|conv1|conv2|conv_shortcut|time_emb_proj)"

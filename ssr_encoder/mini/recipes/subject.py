@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import random
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -29,6 +28,7 @@ from ..preview import preview
 from ..world import load_world
 from .base import Recipe, TrainConfig
 from .signals import selection_signals
+from .streams import Streams
 
 
 class _Denoiser(nn.Module):
@@ -56,6 +56,7 @@ class UNetRecipe(Recipe):
     noisier = 1.0
     second = 0.7  # share of the examples of two subjects whose second one has a reference too, not only its word
     reference_is_target = 0.0
+    same_way: float | None = None  # share of references that look the same way as their targets; None: by chance
     # Subjects in nameless colours: in the named ones alone, 85 % of the trained identities came out right and 76 % of
     # the held-out ones, mostly in a drawing that training had shown in that colour (docs/log.md).
     tones = 0.3
@@ -85,7 +86,7 @@ class UNetRecipe(Recipe):
         self.scheduler, self.alphas = scheduler, scheduler.alphas_cumprod.to(device)
         self.ring = Ring(self.ring_sizes["cuda" if self.cuda else "cpu"])
         self.due, self._plans = 0.0, None
-        self._threads: ThreadPoolExecutor | None = None
+        self.streams = Streams(train.streams)
         self.compile_blocks(self.vae.encoder, unet)
         with torch.no_grad():
             self.blank_query = self.text_encoder(self._ids([""])).last_hidden_state  # (1, L, D)
@@ -135,7 +136,8 @@ class UNetRecipe(Recipe):
     @property
     def planning(self) -> dict:
         """Options of :func:`~ssr_encoder.mini.data.plan` for the examples that are learned from."""
-        return {"reference_is_target": self.reference_is_target, "tones": self.tones, "favour": self.favour}
+        names = ("reference_is_target", "same_way", "tones", "favour")
+        return {name: getattr(self, name) for name in names}
 
     def _draw(self) -> dict[str, Tensor]:
         return self.encode(self._next())
@@ -153,29 +155,9 @@ class UNetRecipe(Recipe):
         return self._loss_of(self._batch())
 
     def backward(self):
-        """With ``streams``, threads share the batch: a step is many small operations, which two cores working on one
-        after the other do not speed up twofold. The gradients are added in order, so runs stay repeatable."""
-        streams = self.train_config.streams
-        if streams == 1:
+        if self.train_config.streams == 1:
             return super().backward()
-        if self._threads is None:
-            share = max(1, torch.get_num_threads() // streams)
-            self._threads = ThreadPoolExecutor(streams, initializer=torch.set_num_threads, initargs=(share,))
-        batch = self._batch()
-        parts = [part_of(batch, rows) for rows in torch.arange(self.batch_size).chunk(streams)]
-
-        def learn(part):
-            loss, figures = self._loss_of(part)
-            return torch.autograd.grad(loss / len(parts), self.parameters_list, allow_unused=True), loss, figures
-
-        results = list(self._threads.map(learn, parts))
-        for gradients, _, _ in results:
-            for parameter, gradient in zip(self.parameters_list, gradients, strict=True):
-                if gradient is not None:
-                    parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
-        mean = lambda values: torch.stack([v.detach() for v in values]).mean(0)  # noqa: E731
-        figures = {key: mean([f[key] for _, _, f in results]) for key in results[0][2]}
-        return mean([loss for _, loss, _ in results]), figures
+        return self.streams.backward(self._loss_of, self._batch(), self.batch_size, self.parameters_list)
 
     def _batch(self) -> dict:
         kind = "cuda" if self.cuda else "cpu"
@@ -299,8 +281,3 @@ class SSRRecipe(UNetRecipe):
     learning_rates = {"cpu": 5e-4, "cuda": 6e-4}
     conditions = (0.6, 0.3, 0.0, 0.1)  # text alone would teach the subject branch nothing
     train_base = False
-
-
-def part_of(batch, rows: Tensor):
-    """Some rows of every tensor in a dictionary of them, which may hold dictionaries."""
-    return {key: part_of(value, rows) if isinstance(value, dict) else value[rows] for key, value in batch.items()}

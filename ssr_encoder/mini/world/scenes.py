@@ -89,6 +89,7 @@ def sample_scenes(
     plain: float = 0.08,
     tones: float = 0.0,
     favour: Mapping[str, float] | None = None,
+    facing: torch.Tensor | None = None,
 ) -> Scenes:
     """Draws n random scenes on the world's device.
 
@@ -107,6 +108,7 @@ def sample_scenes(
             out in another drawing of the concept then always give way, "as drawn" mostly: they would tell the drawing.
         favour: concept -> how many times more often than another it is drawn as a scene's one subject; concepts that
             are not in it 1. Of several subjects too they are more often there.
+        facing: BoolTensor (n,), whether slot 0's drawing is mirrored; default: half are.
     """
     if second is not None and first is None:
         raise ValueError("second= needs first=")
@@ -167,6 +169,8 @@ def sample_scenes(
 
     hat = (rand(n, SLOTS) < hats) & world.hatted[concept] & used
     flip = rand(n, SLOTS) < 0.5
+    if facing is not None:
+        flip[:, 0] = facing.to(device)
     extent = world.extent[world.index[concept, style, colour]]
     centre, size, depth = _lay_out(extent, flip, hat, used, count, rand)
     is_plain = place == len(world.places) - 1
