@@ -221,6 +221,8 @@ def _unet(ssr: SSREncoder):
 
 def _load(ssr: SSREncoder, kind, name: str, where):
     """The model on the encoder's device, and its name for messages."""
+    from .loading import DAMAGED, load_whole
+
     what, option = COMPANIONS[name]
     if isinstance(where, kind):
         return where.to(ssr.device, ssr.dtype), f"of {type(where).__name__}"
@@ -236,10 +238,8 @@ def _load(ssr: SSREncoder, kind, name: str, where):
         stored = kind.load_config(where).get("_class_name")
         if stored != kind.__name__:
             raise ValueError(f"it is a {stored}, not a {kind.__name__}")
-        model, report = kind.from_pretrained(where, dtype=ssr.dtype, use_safetensors=True, output_loading_info=True)
-        if report["missing_keys"]:  # diffusers fills them with random numbers
-            raise ValueError(f"{len(report['missing_keys'])} tensors are missing")
-    except (OSError, ValueError, RuntimeError) as error:
+        model = load_whole(kind, where, dtype=ssr.dtype, use_safetensors=True)
+    except DAMAGED as error:
         reason = " ".join(str(error).split())[:120]
         raise SSRError(f"cannot load the {what} {where} ({reason}); check {option}") from None
     return model.to(ssr.device).eval(), where

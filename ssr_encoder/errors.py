@@ -1,4 +1,4 @@
-"""The one exception that a user is meant to read."""
+"""The one exception that a user is meant to read, and errors of other libraries in its line."""
 
 from __future__ import annotations
 

@@ -6,13 +6,15 @@ import os
 from pathlib import Path
 
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import ModelMixin, StableDiffusionPipeline
 from diffusers.utils import logging
 from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
 from .errors import SSRError, first_line
 from .files import may_be_hub_id
+
+DAMAGED = (OSError, ValueError, RuntimeError, SafetensorError)  # what loading a model raises
 
 
 def best_device() -> torch.device:
@@ -48,15 +50,25 @@ def beside(folder: Path, where: str) -> str:
     return str((folder / where).resolve()) if where == "." or where.startswith("./") else where
 
 
+def load_whole(kind, where: str, **extra):
+    """A model by its class's ``from_pretrained``, with every tensor: diffusers and transformers fill missing ones with
+    random numbers.
+
+    Raises:
+        ValueError: tensors are missing. Also what ``from_pretrained`` raises: all are in ``DAMAGED``.
+    """
+    model, found = kind.from_pretrained(where, output_loading_info=True, **extra)
+    if missing := sorted(found["missing_keys"]):
+        raise ValueError(f"{len(missing)} tensors are missing, such as {missing[0]}")
+    return model
+
+
 def load_part(kind, where: str, subfolder: str | None, dtype: torch.dtype | None = None, **extra):
     """One component or pipeline by its class's ``from_pretrained``, quietly.
 
     Raises:
-        SSRError: nothing there, damaged, of other sizes, or a model of another kind, whose missing tensors transformers
-            would fill with random numbers.
+        SSRError: nothing there, damaged, of other sizes or of another kind.
     """
-    part = f"{subfolder} of {where}" if subfolder else where
-    model = issubclass(kind, PreTrainedModel)
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()
     try:
@@ -64,16 +76,14 @@ def load_part(kind, where: str, subfolder: str | None, dtype: torch.dtype | None
             extra["subfolder"] = subfolder
         if dtype is not None:
             extra["dtype"] = dtype
-        if not model:
-            return kind.from_pretrained(where, **extra)
-        loaded, found = kind.from_pretrained(where, output_loading_info=True, **extra)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        if issubclass(kind, (ModelMixin, PreTrainedModel)):
+            return load_whole(kind, where, **extra)
+        return kind.from_pretrained(where, **extra)
+    except DAMAGED as error:
+        part = f"{subfolder} of {where}" if subfolder else where
         raise SSRError(f"cannot load {part} ({first_line(error)}); check base= and image_encoder=") from None
     finally:
         logging.set_verbosity(verbosity)
-    if missing := sorted(found["missing_keys"]):
-        raise SSRError(f"{part} is no {kind.__name__} ({missing[0]} is missing); check base= and image_encoder=")
-    return loaded
 
 
 def load_single_file(path: str, dtype: torch.dtype):

@@ -104,8 +104,8 @@ def load_encoder(args, start) -> SSREncoder:
     from ..loading import best_device
 
     on_cpu = (device or best_device()).type == "cpu"
-    if args.dtype == "bfloat16" and on_cpu and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        note(args, "this processor has no bfloat16 arithmetic; on such a one float32 was 40 times as fast")
+    if args.dtype == "bfloat16" and on_cpu and torch.backends.cpu.get_cpu_capability() == "AVX2":
+        note(args, "this processor (AVX2) has no bfloat16 arithmetic; on such a one float32 was some 40 times as fast")
     silence_loading_bars(args)
     return SSREncoder.from_pretrained(args.model, base=args.base, device=device, dtype=getattr(torch, args.dtype))
 

@@ -33,7 +33,7 @@ def plan(source: str | os.PathLike, samples_per_shard: int) -> list[Job]:
             with parquet.ParquetFile(path) as file:
                 rows, names = file.metadata.num_rows, file.schema_arrow.names
         except (arrow.ArrowException, OSError) as error:
-            raise SSRError(f"bad records {path} ({first_line(error, 1000)}); make them again or remove them") from None
+            raise SSRError(f"bad records {path} ({first_line(error)}); make them again or remove them") from None
         if "url" not in names:
             raise SSRError(f"{path} has no column url (it has {', '.join(names)}); run `ssr data filter` on it first")
         start = 0
@@ -73,7 +73,7 @@ def read_job(job: Job) -> list[dict]:
                     if row >= end:
                         break
         except (arrow.ArrowException, OSError) as error:
-            raise BadShard(f"bad records {path} ({first_line(error, 1000)}); make them again or remove them") from None
+            raise BadShard(f"bad records {path} ({first_line(error)}); make them again or remove them") from None
     return [{name: _json_value(value) for name, value in record.items()} for record in records]
 
 

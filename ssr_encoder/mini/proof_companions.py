@@ -2,19 +2,39 @@
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import time
 from pathlib import Path
 
 import torch
 
+from ..cli import options
+from ..cli.outputs import check_folder
 from ..encoder import SSREncoder
-from ..errors import SSRError
-from ..loading import load_part
+from ..errors import SSRError, first_line
+from ..loading import DAMAGED, load_whole
 from ..provenance import commit, versions
 from .models import weights_dir
 from .proof import Case, Judge, load_oracle
 from .world import Scenes, World, load_world, sample_scenes
+
+
+def parse(parser: argparse.ArgumentParser, argv: list[str] | None, n: int, what: str, files: str) -> argparse.Namespace:
+    """The arguments of a proof, those of its own being in ``parser``: ``n`` cases (``what``) make ``files``.
+
+    Raises:
+        SSRError: the place for the files cannot be written; found before any work.
+    """
+    parser.add_argument("-n", type=options.whole(2, 100_000), default=n, help=f"{what} (default {n})")
+    parser.add_argument("--steps", type=options.steps, default=12, help="denoising steps (default 12)")
+    parser.add_argument("--seed", type=options.whole(0, 2**62), default=0)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("-o", "--output", type=Path, required=True, help=f"folder for {files}")
+    parser.add_argument("--json", action="store_true", help="print what the JSON file holds instead of a table")
+    args = parser.parse_args(argv)
+    check_folder(args.output if args.output.exists() else args.output.parent)
+    return args
 
 
 def load_companion(kind: type, folder: Path, what: str, stage: str):
@@ -25,7 +45,12 @@ def load_companion(kind: type, folder: Path, what: str, stage: str):
     """
     if not (folder / "config.json").is_file():
         raise SSRError(f"there is no {what} in {folder}; train one with python -m ssr_encoder.mini.train {stage}")
-    return load_part(kind, str(folder), None, use_safetensors=True).float().eval()
+    try:
+        return load_whole(kind, str(folder), use_safetensors=True).float().eval()
+    except DAMAGED as error:
+        raise SSRError(
+            f"cannot load the {what} {folder} ({first_line(error)}); train it again or give another folder"
+        ) from None
 
 
 def world_and_judge(ssr: SSREncoder) -> tuple[World, Judge]:

@@ -27,7 +27,6 @@ from rich.table import Table
 from torch import Tensor
 
 from ..cli import options
-from ..cli.outputs import check_folder
 from ..encoder import SSREncoder
 from ..errors import SSRError, run_program
 from ..files import write_json, written_beside
@@ -36,7 +35,7 @@ from .control import edge_map, layout_map
 from .models import weights_dir
 from .oracle import GRID, Oracle
 from .proof import METRICS, Case, make_cases, make_pictures, summarise
-from .proof_companions import alone_in_place, load_companion, made_by, mean_interval, world_and_judge
+from .proof_companions import alone_in_place, load_companion, made_by, mean_interval, parse, world_and_judge
 from .world import World
 
 # What the lines of the table are, in the order in which they are made.
@@ -179,18 +178,11 @@ def main(argv: list[str] | None = None) -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("-n", type=options.whole(2, 100_000), default=48, help="cases (default 48)")
-    parser.add_argument("--steps", type=options.steps, default=12, help="denoising steps (default 12)")
-    parser.add_argument("--seed", type=options.whole(0, 2**62), default=0)
     parser.add_argument("--batch", type=options.whole(1, 1024), default=8, help="pictures at once (default 8)")
     parser.add_argument(
         "--controlnet", type=Path, default=weights_dir() / "controlnet", help="default: the shipped one"
     )
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="folder for control.json and control.png")
-    parser.add_argument("--json", action="store_true", help="print what control.json holds instead of a table")
-    args = parser.parse_args(argv)
-    check_folder(args.output if args.output.exists() else args.output.parent)  # before the work
+    args = parse(parser, argv, 48, "cases", "control.json and control.png")
     controlnet = load_companion(ControlNetModel, args.controlnet, "ControlNet", "controlnet")
     ssr = SSREncoder.from_pretrained("mini", device=args.device)
     controlnet = controlnet.to(ssr.device, ssr.dtype)

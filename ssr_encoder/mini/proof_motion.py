@@ -28,7 +28,6 @@ from rich.table import Table
 from torch import Tensor
 
 from ..cli import options
-from ..cli.outputs import check_folder
 from ..companions import check_frames, video_pipeline
 from ..encoder import SSREncoder
 from ..errors import SSRError, run_program
@@ -40,7 +39,7 @@ from ..video import save_clip
 from .models import weights_dir
 from .oracle import GRID, Oracle, identity_embedding
 from .proof import METRICS, Case, Judge, make_cases, wilson
-from .proof_companions import alone_in_place, load_companion, made_by, mean_interval, world_and_judge
+from .proof_companions import alone_in_place, load_companion, made_by, mean_interval, parse, world_and_judge
 from .world import World
 from .world.motion import FRAMES, animate
 
@@ -250,18 +249,11 @@ def main(argv: list[str] | None = None) -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("-n", type=options.whole(2, 100_000), default=24, help="clips (default 24)")
-    parser.add_argument("--steps", type=options.steps, default=12, help="denoising steps (default 12)")
     parser.add_argument("--frames", type=options.whole(2, 32), default=FRAMES, help=f"of a clip (default {FRAMES})")
-    parser.add_argument("--seed", type=options.whole(0, 2**62), default=0)
     parser.add_argument(
         "--adapter", type=Path, default=weights_dir() / "motion_adapter", help="default: the shipped one"
     )
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="folder for motion.json, .png and .gif")
-    parser.add_argument("--json", action="store_true", help="print what motion.json holds instead of a table")
-    args = parser.parse_args(argv)
-    check_folder(args.output if args.output.exists() else args.output.parent)  # before the work
+    args = parse(parser, argv, 24, "clips", "motion.json, .png and .gif")
     adapter = load_companion(MotionAdapter, args.adapter, "motion adapter", "motion")
     ssr = SSREncoder.from_pretrained("mini", device=args.device)
     clips = []
