@@ -15,4 +15,4 @@ for stage in $STAGES; do
   python -m ssr_encoder.mini.train "$stage" --time-limit "${LIMIT[$stage]}" --weights "$OUT" --out "$OUT" \
     ${MORE[$stage]:-} $resume
 done
-echo "now copy the weights (all but *.state.pt, *.jsonl and *.png) to ssr_encoder/mini/weights and run: ssr proof"
+echo "now copy the weights (all but *.state.pt, *.jsonl and *.png) to ssr_encoder/mini/weights and run: python -m ssr_encoder.mini.judge; ssr proof"

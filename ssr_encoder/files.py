@@ -13,6 +13,10 @@ from safetensors import SafetensorError
 from .errors import SSRError
 
 
+_UMASK = os.umask(0o022)  # to read it is to set it: once, before there are threads
+os.umask(_UMASK)
+
+
 def may_be_hub_id(name: str) -> bool:
     """Whether a name that is no file or folder here could be a hub id: "owner/model". Nothing is looked up."""
     return name.count("/") == 1 and not name.startswith((".", "/"))
@@ -34,6 +38,8 @@ def written_beside(path: str | os.PathLike):
     temporary = path.with_name(f".{own}.{os.getpid()}{path.suffix}")
     try:
         yield temporary
+        with contextlib.suppress(OSError):  # not every file system has permissions
+            temporary.chmod(0o666 & ~_UMASK)  # safetensors (0.8) makes files that their owner alone can read
         temporary.replace(path)
     except OSError as error:
         raise _cannot_write(path, error.strerror or error) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import torch
 from diffusers import ModelMixin, StableDiffusionPipeline
 from diffusers.utils import logging
 from safetensors import SafetensorError
+from torch import nn
 from transformers import PreTrainedModel
 
 from .errors import SSRError, first_line
@@ -96,3 +98,12 @@ def load_single_file(path: str, dtype: torch.dtype):
         raise SSRError(
             f"base checkpoint {path} cannot be loaded ({first_line(error)}); give a Stable Diffusion file"
         ) from None
+
+
+def fingerprint(model: nn.Module) -> str:
+    """sha256 of a network's weights, whatever file they came from."""
+    total = hashlib.sha256()
+    for key, value in sorted(model.state_dict().items()):
+        total.update(key.encode())
+        total.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return total.hexdigest()

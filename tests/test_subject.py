@@ -48,6 +48,13 @@ def test_round_trip(subject, tmp_path, changes):
     assert [p.name for p in tmp_path.iterdir()] == ["cat.safetensors"], "nothing is left beside"
 
 
+def test_others_can_read_what_they_can_read_of_other_files(subject, tmp_path):
+    subject.save(tmp_path / "fox.safetensors")
+    (tmp_path / "other").touch()
+    modes = [(tmp_path / name).stat().st_mode for name in ("fox.safetensors", "other")]
+    assert modes[0] == modes[1]
+
+
 def test_with_makes_a_copy(subject):
     other = subject.with_(scale=0.3)
     assert subject.scale is None and other.scale == 0.3 and other.tokens is subject.tokens

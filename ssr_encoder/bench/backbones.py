@@ -6,7 +6,6 @@ beside it, and two processes would not give the numbers of one.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 
 from ..errors import SSRError
 from ..extras import need
+from ..loading import fingerprint
 from .remembered import Remembered, digest
 
 KEPT = {"features": 4096, "text": 4096, "patches": 64}  # remembered: references and prompts come again and again
@@ -262,15 +262,6 @@ def told(processor) -> str:
 
 def _patches(processor) -> int | str:
     return getattr(processor, "max_num_patches", "all")
-
-
-def fingerprint(model: nn.Module) -> str:
-    """sha256 of a network's weights, whatever file they came from."""
-    total = hashlib.sha256()
-    for key, value in sorted(model.state_dict().items()):
-        total.update(key.encode())
-        total.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return total.hexdigest()
 
 
 def short(name: str) -> str:

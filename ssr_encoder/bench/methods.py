@@ -18,8 +18,8 @@ from PIL import Image
 
 from ..encoder import SSREncoder
 from ..errors import SSRError
+from ..loading import fingerprint
 from ..subject import Subject
-from .backbones import fingerprint
 
 METHODS = {"ssr": "ssr_encoder.bench.methods:SSR", "text": "ssr_encoder.bench.methods:Text"}
 _NEEDED = ("describe", "personalise", "generate")

@@ -75,7 +75,8 @@ def run(args) -> None:
         if args.subject_guidance is not None:
             ssr.config.subject_guidance = args.subject_guidance
         from ..mini import proof_report
-        from ..mini.proof import count_steps, judge_accuracy, prove
+        from ..mini.judge import judge_accuracy
+        from ..mini.proof import count_steps, prove
 
         start("judging the judge")
         judge = judge_accuracy(ssr.device, args.n)

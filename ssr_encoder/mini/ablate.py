@@ -20,8 +20,9 @@ from ..encoder import SSREncoder
 from ..errors import SSRError
 from ..files import write_json
 from ..model import SubjectModel
+from .judge import Judge, load_oracle
 from .models import MiniConfig, weights_dir
-from .proof import Case, Judge, load_oracle, make_cases, make_pictures, summarise
+from .proof import Case, make_cases, make_pictures, summarise
 from .recipes.base import TrainConfig
 from .recipes.subject import SSRRecipe
 from .world import load_world

@@ -11,20 +11,17 @@ import math
 import random
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
 from ..encoder import SSREncoder
-from ..errors import SSRError
 from ..images import picture_grid
+from .judge import Judge, Verdict, load_oracle
 from .models import weights_dir
-from .oracle import PRESENT, SIDE, Oracle, identity_embedding, shown
 from .proof_pictures import make_pictures
-from .recipes.oracle import accuracy, prototypes
 from .world import Scenes, World, boxes, load_world, query_texts, random_identities, sample_scenes
 from .world.captions import PHRASES, article
 
@@ -49,19 +46,6 @@ class Case:
     queries: list[dict]  # arguments of SSREncoder.encode
     new_drawing: bool
     twin: tuple[int, int] | None = None  # identity of the other one of the same class
-
-
-@dataclass
-class Verdict:
-    """What the oracle sees in one picture; identity and shown are means over a composed picture's subjects."""
-
-    shown: float
-    identity: float
-    other: float | None  # None: the reference shows nothing else
-    place: float
-    likeness: float  # cosine to the right identity's prototype, mean over subjects
-    picture: Tensor = field(repr=False)
-    told_apart: float | None = None  # None: there is no twin
 
 
 def wilson(successes: float, n: int) -> tuple[float, float]:
@@ -139,51 +123,6 @@ def _query(world: World, line: str, concept: int, mask: Tensor, rng: random.Rand
     centre = inside.mean(0)
     y, x = inside[(inside - centre).norm(dim=1).argmin()].tolist()  # the covered pixel nearest to the middle
     return {"point": (x + 0.5, y + 0.5)}
-
-
-class Judge:
-    """The oracle with the prototypes of the concepts that it has been asked about."""
-
-    def __init__(self, oracle: Oracle, world: World):
-        self.oracle, self.world = oracle, world
-        self.tables: dict[int, Tensor] = {}
-
-    def _table(self, concept: int) -> Tensor:
-        if concept not in self.tables:
-            generator = torch.Generator(self.world.device).manual_seed(99 + concept)  # whatever was asked before
-            self.tables[concept] = prototypes(self.oracle, self.world, concept, generator)
-        return self.tables[concept]
-
-    @torch.no_grad()
-    def __call__(self, picture: Tensor, case: Case) -> Verdict:
-        """What is in a picture (3, H, W) in [0, 1], asked about a case's subjects, others and place.
-
-        The oracle sees it at 128 px, whatever its size.
-        """
-        device = next(self.oracle.parameters()).device
-        seen = picture[None].to(device)
-        if seen.shape[-2:] != (SIDE, SIDE):  # pictures of another base model: the oracle knows one scale
-            seen = F.interpolate(seen, (SIDE, SIDE), mode="area")
-        answers = self.oracle(seen * 2 - 1)
-        sure = shown(answers["concept"])[0]
-        right, likeness, told_apart = [], [], None
-        for concept, (style, colour) in zip(case.concepts, case.identities, strict=True):
-            embedding = identity_embedding(answers, torch.tensor([concept], device=device))[0]
-            cosine = (embedding * self._table(concept)).sum(-1)
-            cosine = cosine.masked_fill(~self.world.available[concept].to(device), -2.0)  # not an identity
-            right.append(float(cosine.flatten().argmax() == style * cosine.shape[1] + colour))
-            likeness.append(float(cosine[style, colour]))
-            if case.twin is not None:
-                told_apart = float(cosine[style, colour] > cosine[case.twin])
-        return Verdict(
-            shown=sum(float(sure[c] > PRESENT) for c in case.concepts) / len(case.concepts),
-            identity=sum(right) / len(right),
-            other=float(any(sure[c] > PRESENT for c in case.others)) if case.others else None,
-            place=float(answers["place"][0].argmax() == case.place),
-            likeness=sum(likeness) / len(likeness),
-            picture=picture.cpu(),
-            told_apart=told_apart,
-        )
 
 
 def summarise(verdicts: list[Verdict], subjects: int = 1) -> dict:
@@ -269,21 +208,3 @@ def count_steps(n: int, steps: int, lines: tuple[str, ...], batch: int) -> int:
 def _group(line: str) -> str:
     """Lines of a group have the same cases but for the query."""
     return "single" if line in ("text", "mask", "box", "point") else line
-
-
-def load_oracle(device) -> Oracle:
-    """The shipped judge.
-
-    Raises:
-        SSRError: its weights are not there.
-    """
-    path = weights_dir() / "oracle.safetensors"
-    if not path.is_file():
-        raise SSRError(f"the oracle's weights {path} are not there; install the package again")
-    return Oracle.load(path, device)
-
-
-def judge_accuracy(device, n: int = 300) -> dict[str, float]:
-    """The oracle on real scenes of held-out identities."""
-    world = load_world(device, weights_dir())
-    return accuracy(load_oracle(device), world, n, torch.Generator(world.device).manual_seed(7))

@@ -15,8 +15,9 @@ from ..encoder import SSREncoder
 from ..errors import SSRError, first_line
 from ..loading import DAMAGED, load_whole
 from ..provenance import commit, versions
+from .judge import Judge, load_oracle
 from .models import weights_dir
-from .proof import Case, Judge, load_oracle
+from .proof import Case
 from .world import Scenes, World, load_world, sample_scenes
 
 

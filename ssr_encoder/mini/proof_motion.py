@@ -36,9 +36,10 @@ from ..images import picture_grid
 from ..shared_noise import CARRY_KEY
 from ..trajectories import random_trajectories
 from ..video import save_clip
+from .judge import Judge
 from .models import weights_dir
 from .oracle import GRID, Oracle, identity_embedding
-from .proof import METRICS, Case, Judge, make_cases, wilson
+from .proof import METRICS, Case, make_cases, wilson
 from .proof_companions import alone_in_place, load_companion, made_by, mean_interval, parse, world_and_judge
 from .world import World
 from .world.motion import FRAMES, animate

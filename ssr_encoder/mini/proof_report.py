@@ -16,7 +16,8 @@ from ..images import picture_grid
 from ..marks import mark_query, query_words
 from ..page import document, figure
 from ..provenance import commit, versions
-from .proof import Case, Verdict
+from .judge import Verdict
+from .proof import Case
 from .world import World
 
 FORMAT = "ssr-proof-1"

@@ -31,7 +31,7 @@ class OracleDistance:
     LAYERS = (1, 3, 5, 9)  # of the stem: after its residual blocks at 1/2, 1/4, 1/8, and the last one
 
     def __init__(self, device: torch.device):
-        from ..mini.proof import load_oracle
+        from ..mini.judge import load_oracle
 
         self.stem = load_oracle(device).stem
 

@@ -17,9 +17,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..bench.backbones import fingerprint
 from ..errors import SSRError
 from ..files import write_json, written_beside
+from ..loading import fingerprint
 from .config import SETTINGS, StudyConfig
 from .encoders import StudyEncoder, load_encoder, scales
 from .measure import alignment, perceptual, quality

@@ -9,8 +9,9 @@ from PIL import Image
 
 from ssr_encoder import SSREncoder
 from ssr_encoder.errors import SSRError
+from ssr_encoder.mini.judge import load_oracle
 from ssr_encoder.mini.models import MiniConfig, make_controlnet, weights_dir
-from ssr_encoder.mini.proof import METRICS, load_oracle, make_cases, make_pictures
+from ssr_encoder.mini.proof import METRICS, make_cases, make_pictures
 from ssr_encoder.mini.proof_companions import load_companion, mean_interval
 from ssr_encoder.mini.proof_control import (
     LINES,

@@ -9,8 +9,9 @@ from PIL import Image
 
 from ssr_encoder import SSREncoder
 from ssr_encoder.errors import SSRError
+from ssr_encoder.mini.judge import load_oracle
 from ssr_encoder.mini.models import MiniConfig, make_motion_adapter, weights_dir
-from ssr_encoder.mini.proof import load_oracle, make_cases
+from ssr_encoder.mini.proof import make_cases
 from ssr_encoder.mini.proof_companions import load_companion
 from ssr_encoder.mini.proof_motion import (
     JUMP,

@@ -6,8 +6,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ssr_encoder.bench.backbones import fingerprint
 from ssr_encoder.errors import SSRError
+from ssr_encoder.loading import fingerprint
 from ssr_encoder.reconstruction.config import StudyConfig
 from ssr_encoder.reconstruction.run import Run, clip_loss
 from ssr_encoder.reconstruction.study import Study

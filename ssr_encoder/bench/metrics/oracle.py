@@ -15,13 +15,13 @@ from PIL import Image
 from torch import Tensor
 
 from ...errors import SSRError
-from ..backbones import fingerprint
+from ...loading import fingerprint
 from ..remembered import Remembered, digest
 from .case import Case, CaseMetric, as_tensor, versions
 
 if TYPE_CHECKING:
+    from ...mini.judge import Judge, Verdict
     from ...mini.oracle import Oracle
-    from ...mini.proof import Judge, Verdict
 
 ABOUT = {
     "shown": "1 if the oracle sees the subject's concept",
@@ -69,7 +69,7 @@ class Verdicts:
 
 
 class OracleMetric(CaseMetric):
-    """One judgement of :class:`ssr_encoder.mini.proof.Verdict`; None for cases without truth."""
+    """One judgement of :class:`ssr_encoder.mini.judge.Verdict`; None for cases without truth."""
 
     def __init__(self, name: str, verdicts: Verdicts):
         self.name, self.verdicts = name, verdicts

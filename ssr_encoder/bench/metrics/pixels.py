@@ -93,7 +93,7 @@ class LPIPS(_Pixels):
         self.model.to(device).eval().requires_grad_(False)
 
     def describe(self) -> dict:
-        from ..backbones import fingerprint
+        from ...loading import fingerprint
 
         about = super().describe() | {"backbone": f"{self.net} ({self.source})"}
         about["preprocessing"] += "; scaled by the library's own mean and std"

@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 from ...errors import SSRError
-from ..backbones import Backbone, fingerprint, loaded
+from ...loading import fingerprint
+from ..backbones import Backbone, loaded
 from ..remembered import Remembered, digest
 from .case import Case, CaseMetric, as_tensor, versions
 

@@ -101,13 +101,13 @@ class _Parts:
 
     @cached_property
     def oracle(self):
-        from ...mini.proof import load_oracle
+        from ...mini.judge import load_oracle
 
         return load_oracle(self.device)
 
     @cached_property
     def verdicts(self) -> Verdicts:
-        from ...mini.proof import Judge
+        from ...mini.judge import Judge
 
         return Verdicts(Judge(self.oracle, self.world))
 

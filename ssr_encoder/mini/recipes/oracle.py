@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -103,7 +104,12 @@ class OracleRecipe(Recipe):
     def evaluate(self) -> dict[str, float]:
         """Accuracy on real scenes of held-out identities, as ``ssr proof`` will use it."""
         n, views = (512, 6) if self.cuda else (24, 2)  # the CPU's figure is a rough one
-        return accuracy(self.trained.oracle, self.world, n, torch.Generator(self.device).manual_seed(7), views)
+        generator = torch.Generator(self.device).manual_seed(7)
+
+        def table(concept: int) -> Tensor:
+            return prototypes(self.trained.oracle, self.world, concept, generator, views)
+
+        return accuracy(self.trained.oracle, self.world, n, generator, table)
 
     def export(self, folder: Path) -> None:
         with written_beside(folder / "oracle.safetensors") as path:
@@ -132,8 +138,14 @@ def prototypes(oracle: Oracle, world: World, concept: int, generator: torch.Gene
 
 
 @torch.no_grad()
-def accuracy(oracle: Oracle, world: World, n: int, generator: torch.Generator, views: int = 6) -> dict[str, float]:
-    """The judge judged, on ``n`` real scenes of held-out identities with one or two subjects."""
+def accuracy(
+    oracle: Oracle, world: World, n: int, generator: torch.Generator, table: Callable[[int], Tensor]
+) -> dict[str, float]:
+    """The judge judged, on ``n`` real scenes of held-out identities with one or two subjects.
+
+    Args:
+        table: the :func:`prototypes` of a concept.
+    """
     device = next(oracle.parameters()).device
     scenes = sample_scenes(world, n, generator, split="holdout", subjects=(0.5, 0.5, 0.0))
     pictures = world.render(scenes, 128)[0] * 2 - 1
@@ -148,10 +160,9 @@ def accuracy(oracle: Oracle, world: World, n: int, generator: torch.Generator, v
     embedding = identity_embedding(answers, concept)
     right = []
     for c in concept.unique().tolist():
-        table = prototypes(oracle, world, c, generator, views)
-        mine = concept == c
-        nearest = (embedding[mine] @ table.flatten(0, 1).t()).argmax(1)
-        wanted = scenes.style[mine, 0] * table.shape[1] + scenes.colour[mine, 0]
+        among, mine = table(c), concept == c
+        nearest = (embedding[mine] @ among.flatten(0, 1).t()).argmax(1)
+        wanted = scenes.style[mine, 0] * among.shape[1] + scenes.colour[mine, 0]
         right.append((nearest == wanted).float())
     return {
         "concept_shown": float((sure[rows, concept] > 0.5).float().mean()),
