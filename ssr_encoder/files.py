@@ -12,7 +12,6 @@ from safetensors import SafetensorError
 
 from .errors import SSRError
 
-
 _UMASK = os.umask(0o022)  # to read it is to set it: once, before there are threads
 os.umask(_UMASK)
 

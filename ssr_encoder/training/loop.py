@@ -16,8 +16,6 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator, DistributedType
-from diffusers.training_utils import EMAModel
-from torch import Tensor
 
 from ..errors import SSRError
 from ..model import SubjectModel
@@ -29,6 +27,7 @@ from .config import TrainingConfig, compare
 from .data import Pictures, Steps, make_loader
 from .features import Features, encode, gather, make_blank
 from .figures import Figures, peak_memory
+from .learned import Learned
 from .objective import losses
 from .order import Order, part, pieces
 from .reader import Reader, list_urls, load_index
@@ -66,7 +65,7 @@ class Trainer:
     """
 
     def __init__(self, config: TrainingConfig, base: Base | None = None):
-        run, optim = config.run, config.optim
+        run = config.run
         self.config, self.out = config, Path(run.out)
         self.notes: list[str] = []
         _make_deterministic(run.deterministic)
@@ -85,21 +84,12 @@ class Trainer:
         if run.gradient_checkpointing:
             self.base.unet.enable_gradient_checkpointing()
         self.model = make_model(config.base, self.base, run.seed).to(self.accelerator.device)
-        self.parameters = list(self.model.parameters())
-        self.optimizer = torch.optim.AdamW(
-            self.parameters,
-            lr=optim.learning_rate,
-            betas=tuple(optim.betas),
-            weight_decay=optim.weight_decay,
-            fused=self.accelerator.device.type in ("cuda", "cpu"),
-        )
-        foreach = self.accelerator.device.type == "cuda"
-        self.ema = EMAModel(self.parameters, decay=optim.ema_decay, use_ema_warmup=True, power=0.75, foreach=foreach)
+        self.learned = Learned(self.model, config.optim, self.accelerator.device)
         self.state = State()
         self._resume()
         if run.compile:
             self.base.unet.compile()
-        self.wrapped, self._optimizer = self.accelerator.prepare(self.model, self.optimizer)
+        self.wrapped, self._optimizer = self.accelerator.prepare(self.model, self.learned.optimizer)
 
     # -- setting up
     def _check_distribution(self) -> None:
@@ -130,17 +120,6 @@ class Trainer:
         return cache
 
     # -- state
-    def tensors(self) -> dict[str, Tensor]:
-        """Everything that training goes on from, by name."""
-        named = dict(self.model.named_parameters())
-        tensors = {f"model/{name}": value for name, value in named.items()}
-        for name, parameter in named.items():
-            tensors |= {f"{key}/{name}": value for key, value in self.optimizer.state.get(parameter, {}).items()}
-        if self.config.optim.ema_decay:
-            shadows = zip(named, self.ema.shadow_params, strict=True)
-            tensors |= {f"ema/{name}": value for name, value in shadows}
-        return tensors
-
     def save(self) -> Path | None:
         """Write a checkpoint (the main process does) and return its folder."""
         path = None
@@ -149,18 +128,13 @@ class Trainer:
             if self.accelerator.scaler is not None:
                 self.state.scaler = self.accelerator.scaler.state_dict()
             folder = self.out / "checkpoints"
-            path = checkpoints.save(folder, self.state, self.tensors(), self.averaged(), self.config.run.keep)
+            path = checkpoints.save(folder, self.state, self.learned.tensors(), self.averaged(), self.config.run.keep)
         self.accelerator.wait_for_everyone()
         return path
 
-    @torch.no_grad()
     def averaged(self) -> SubjectModel:
         """A copy of the model with the averaged weights, if there are any: what is exported and validated."""
-        model = SubjectModel(self.model.config).to(self.accelerator.device)
-        values = self.ema.shadow_params if self.config.optim.ema_decay else self.parameters
-        for parameter, value in zip(model.parameters(), values, strict=True):
-            parameter.copy_(value)
-        return model.eval().requires_grad_(False)
+        return self.learned.averaged()
 
     def _resume(self) -> None:
         found = checkpoints.load_latest(self.out / "checkpoints")
@@ -169,25 +143,10 @@ class Trainer:
         self.state, tensors, notes = found
         self.notes += [f"{note}; going on from step {self.state.step}" for note in notes]
         self.notes += compare(self.state.config, self.config.to_dict())
-        device, named = self.accelerator.device, dict(self.model.named_parameters())
-        missing = [
-            name for name, value in named.items() if getattr(tensors.get(f"model/{name}"), "shape", 0) != value.shape
-        ]
-        if missing:
-            raise SSRError(f"the run in {self.out} has another model ({missing[0]} differs); choose another run.out")
-        with torch.no_grad():
-            for name, parameter in named.items():
-                parameter.copy_(tensors[f"model/{name}"])
-        states = {}
-        for i, name in enumerate(named):
-            keys = ("step", "exp_avg", "exp_avg_sq")
-            states[i] = {key: tensors[f"{key}/{name}"] for key in keys if f"{key}/{name}" in tensors}
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": {i: s for i, s in states.items() if s}, "param_groups": groups})
-        if self.config.optim.ema_decay:
-            shadows = [tensors.get(f"ema/{name}", tensors[f"model/{name}"]) for name in named]
-            self.ema.shadow_params = [value.to(device).clone() for value in shadows]
-            self.ema.optimization_step = self.state.step
+        try:
+            self.learned.restore(tensors, self.state.step)
+        except ValueError as error:
+            raise SSRError(f"the run in {self.out} has another model ({error}); choose another run.out") from None
         if self.accelerator.scaler is not None and self.state.scaler:
             self.accelerator.scaler.load_state_dict(self.state.scaler)
 
@@ -259,7 +218,7 @@ class Trainer:
         good = optim.batch_size - len(bad)
         cuts = pieces(len(items), least, optim.micro_batch)
         total = torch.zeros((), device=accelerator.device)
-        for group in self.optimizer.param_groups:
+        for group in self.learned.optimizer.param_groups:
             group["lr"] = self.rate(self.state.step)
         try:
             for i, piece in enumerate(cuts):
@@ -277,16 +236,14 @@ class Trainer:
                 f"out of memory with {max(len(items[c]) for c in cuts)} samples at a time; lower optim.micro_batch, "
                 "set run.gradient_checkpointing=true, run.precision=bf16, base.dtype=bfloat16, or use data.cache"
             ) from None
-        norm = accelerator.clip_grad_norm_(self.parameters, optim.max_grad_norm)
+        norm = accelerator.clip_grad_norm_(self.learned.parameters, optim.max_grad_norm)
         total = accelerator.reduce(total, "sum") / max(1, good)
         loss, norm = torch.stack([total, norm.float()]).tolist()  # one synchronisation
         usable = good and math.isfinite(loss) and (math.isfinite(norm) or accelerator.scaler is not None)
         if usable:
             self._optimizer.step()
+            self.learned.average(self.state.step)
         self._optimizer.zero_grad(set_to_none=True)
-        if usable and optim.ema_decay:
-            self.ema.optimization_step = self.state.step
-            self.ema.step(self.parameters)
         figures.count(loss, norm)
         return loss, norm, good, bad
 

@@ -28,8 +28,8 @@ def test_training_from_the_cache_is_training_on_the_fly(new_config, tmp_path):
             assert torch.allclose(getattr(here, name), getattr(there, name), atol=1e-5), name
     list(other.run())
     list(trainer.run())
-    expected = other.tensors()
-    for name, value in trainer.tensors().items():
+    expected = other.learned.tensors()
+    for name, value in trainer.learned.tensors().items():
         assert torch.allclose(value, expected[name], atol=1e-4), name
 
 

@@ -60,7 +60,7 @@ def test_two_processes_train_as_one(new_config):
     for _ in trainer.run():
         pass
     forked(two, "together", 2)
-    expected = trainer.tensors()
+    expected = trainer.learned.tensors()
     for name, value in latest(two.run.out).items():
         assert torch.allclose(value, expected[name], atol=1e-7 if name.startswith("exp_avg") else 1e-5), name
 
@@ -73,6 +73,6 @@ def test_a_run_of_two_processes_goes_on_with_one(new_config):
     resumed = Trainer(new_config(*words))
     assert (resumed.state.step, resumed.state.position) == (3, 12)
     list(resumed.run())
-    expected = whole.tensors()
-    for name, value in resumed.tensors().items():
+    expected = whole.learned.tensors()
+    for name, value in resumed.learned.tensors().items():
         assert torch.allclose(value, expected[name], atol=1e-5), name

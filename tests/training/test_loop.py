@@ -90,7 +90,9 @@ def test_micro_batches_and_gradient_checkpointing_change_nothing_but_memory(new_
     for i, words in enumerate((["optim.micro_batch=3"], ["run.gradient_checkpointing=true"])):
         other = weights(run(new_config(*words, out=f"other{i}")))
         for name, value in whole.items():
-            assert torch.allclose(other[name], value, atol=1e-5), (words, name)
+            # Where a gradient is next to nothing, its last digits decide how far AdamW goes: up to 1e-3 a step.
+            near = 1e-4 if name.startswith(("model/", "ema/")) else 1e-6
+            assert torch.allclose(other[name], value, atol=near), (words, name)
 
 
 def test_bad_samples_and_shards_are_skipped_counted_and_listed(new_config, tmp_path):
@@ -140,7 +142,7 @@ def test_a_loss_that_is_not_a_number_stops_with_the_last_checkpoint_intact(new_c
         for progress in trainer.run():
             if progress.step == 4:
                 trainer.save()
-                trainer.parameters[0].data.fill_(torch.nan)
+                trainer.learned.parameters[0].data.fill_(torch.nan)
     assert "\n" not in str(caught.value)
     assert Trainer(config).state.step == 4
 
@@ -150,7 +152,7 @@ def test_an_exploding_loss_stops(new_config):
     with pytest.raises(SSRError, match=r"the loss went from .* at step 4"):
         for progress in trainer.run():
             if progress.step == 3:
-                for parameter in trainer.parameters:
+                for parameter in trainer.learned.parameters:
                     parameter.data.mul_(1e3)
                 trainer.config.objective.tau = 1e4
 
@@ -168,7 +170,7 @@ def test_the_result_is_an_encoder(new_config, picture):
 def test_fine_tuning_begins_with_the_encoders_weights(new_config, folder, subject_model):
     trainer = Trainer(new_config(f'base.init="{folder}"'))
     assert same(dict(trainer.model.state_dict()), dict(subject_model.state_dict()))
-    assert all(p.requires_grad for p in trainer.parameters)
+    assert all(p.requires_grad for p in trainer.learned.parameters)
 
 
 @pytest.mark.parametrize(
@@ -210,7 +212,7 @@ def test_mixed_precision_is_near(new_config, frozen):
     AcceleratorState._reset_state(True)  # accelerate allows one precision a process
     trainer = Trainer(new_config("optim.steps=2", 'run.precision="bf16"', f'base.dtype="{frozen}"', out="half"))
     half = [progress.figures for progress in trainer.run()][-1]
-    assert all(parameter.dtype == torch.float32 for parameter in trainer.parameters)
+    assert all(parameter.dtype == torch.float32 for parameter in trainer.learned.parameters)
     AcceleratorState._reset_state(True)
     whole = [progress.figures for progress in Trainer(new_config("optim.steps=2")).run()][-1]
     for name in ("denoising", "regularisation"):

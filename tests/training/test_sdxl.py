@@ -48,9 +48,9 @@ def sdxl_config(new_config, sdxl, *words, **kwargs):
 def test_it_trains(new_config, sdxl):
     trainer = Trainer(sdxl_config(new_config, sdxl, "data.prompt_drop=0"))
     assert trainer.base.sdxl and trainer.base.config.query_dim == sum(WIDTHS)
-    before = [p.detach().clone() for p in trainer.parameters]
+    before = [p.detach().clone() for p in trainer.learned.parameters]
     list(trainer.run())
-    assert all(not torch.equal(a, b) for a, b in zip(before, trainer.parameters, strict=True))
+    assert all(not torch.equal(a, b) for a, b in zip(before, trainer.learned.parameters, strict=True))
 
 
 def test_texts_are_what_the_stock_pipeline_makes_of_them(new_config, sdxl):

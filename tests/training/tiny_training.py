@@ -73,7 +73,7 @@ def tiny_config(folder: Path, shards: Path, out: Path, *overrides: str) -> Train
 
 def weights(trainer: Trainer) -> dict[str, torch.Tensor]:
     """Everything that a trainer would save."""
-    return {name: value.detach().clone() for name, value in trainer.tensors().items()}
+    return {name: value.detach().clone() for name, value in trainer.learned.tensors().items()}
 
 
 def same(a: dict, b: dict) -> bool:
