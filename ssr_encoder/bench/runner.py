@@ -236,6 +236,8 @@ def _together(work: Work, own: Iterator[Progress], processes: int) -> Iterator[P
             except queues.Empty:
                 if any(child.exitcode for child in children):
                     raise SSRError(f"a process died, perhaps for lack of memory; {AGAIN}") from None
+        for child in children:  # stopped in its last breath it would leave what it shares with others behind
+            child.join(30)
     finally:
         for child in children:
             child.terminate()

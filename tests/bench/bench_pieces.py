@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing.util
 import os
 import time
 from pathlib import Path
@@ -108,6 +109,19 @@ class PaintThenDie(Paint):
         if os.environ["PAINT_ALIVE"] != str(os.getpid()):
             os._exit(3)
         return super().generate(subject, template, seeds)
+
+
+class PaintThenTidy(Paint):
+    """A process other than the one named by the environment takes its time to end, then says so beside its log."""
+
+    def __init__(self, **settings):
+        super().__init__(**settings)
+        if os.environ["PAINT_ALIVE"] != str(os.getpid()):
+            multiprocessing.util.Finalize(None, self._tidy, exitpriority=1)
+
+    def _tidy(self):
+        time.sleep(0.5)
+        self.log.with_suffix(".tidy").touch()
 
 
 class Brightness:

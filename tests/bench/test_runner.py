@@ -16,6 +16,7 @@ import pytest
 from bench_pieces import (
     Paint,
     PaintThenDie,
+    PaintThenTidy,
     brightness,
     contents,
     make_dreambench,
@@ -237,6 +238,14 @@ def test_a_process_that_dies_is_told(benchmark, tmp_path, monkeypatch):
     with pytest.raises(SSRError, match="a process died.*run the same command again"):
         list(run_benchmark(benchmark, PaintThenDie, tmp_path / "run", processes=2))
     assert multiprocessing.active_children() == []
+
+
+def test_a_process_may_end_in_peace(benchmark, tmp_path, monkeypatch):
+    """Stopped before, it leaves semaphores behind, and Python warns of them."""
+    monkeypatch.setenv("PAINT_ALIVE", str(os.getpid()))
+    make = partial(PaintThenTidy, log=tmp_path / "log")
+    assert len(list(run_benchmark(benchmark, make, tmp_path / "run", processes=2))) == len(benchmark.items)
+    assert (tmp_path / "log.tidy").exists() and multiprocessing.active_children() == []
 
 
 def test_a_picture_depends_on_its_seed_alone(folder, picture):
