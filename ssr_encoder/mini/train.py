@@ -27,7 +27,9 @@ from .recipes.base import TrainConfig
 
 # What can be set of a recipe, and in which stages.
 SCENES = ("unet", "ssr", "few_step", "controlnet")
-SETTINGS = {"noisier": (*SCENES, "motion"), "reference_is_target": SCENES, "same_way": SCENES}
+SETTINGS = {"noisier": (*SCENES, "motion")} | dict.fromkeys(
+    ("reference_is_target", "same_way", "tones", "favour"), SCENES
+)
 
 
 def seconds(text: str) -> float:
@@ -36,6 +38,24 @@ def seconds(text: str) -> float:
     if not match:
         raise argparse.ArgumentTypeError(f"{text!r} is not a time; write 90s, 9m or 1.5h")
     return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
+
+
+def share(text: str) -> float:
+    """A number from 0 to 1."""
+    try:
+        if 0 <= float(text) <= 1:
+            return float(text)
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"{text!r} is no share; write a number from 0 to 1")
+
+
+def times(text: str) -> dict[str, float]:
+    """ "cat=8,bus=2" as a number above 0 for each name."""
+    found = {name: float(value) for name, value in re.findall(r"([a-z ]+)=(\d+(?:\.\d+)?)(?:,|$)", text)}
+    if not found or 0 in found.values() or len(found) != text.count(",") + 1:
+        raise argparse.ArgumentTypeError(f"{text!r} says not how many times; write cat=8,bus=2")
+    return found
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
@@ -76,9 +96,13 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         default=None,
         help="timesteps are 1000 * u**NOISIER: below 1 noisy ones come more often, above 1 clean ones (unet and on)",
     )
-    parser.add_argument("--reference-is-target", type=float, default=None, help="share of examples (unet and on)")
+    parser.add_argument("--reference-is-target", type=share, default=None, help="share of examples (unet and on)")
     parser.add_argument(
-        "--same-way", type=float, default=None, help="share of references that look as their targets do (unet and on)"
+        "--same-way", type=share, default=None, help="share of references that look as their targets do (unet and on)"
+    )
+    parser.add_argument("--tones", type=share, default=None, help="share of subjects in nameless colours (unet and on)")
+    parser.add_argument(
+        "--favour", type=times, default=None, help="concepts drawn more often, and how many times, such as cat=8,bus=2"
     )
     return parser.parse_args(argv)
 
@@ -113,6 +137,8 @@ def main(argv: list[str] | None = None) -> None:
     if args.resume and not (state := args.resume / f"{args.stage}.state.pt").is_file():
         raise SSRError(f"{state} is not there, nothing to go on from; give the --out of an earlier run of this stage")
     recipe = RECIPES[args.stage](MiniConfig(), train, device, args.weights)
+    if args.favour and (unknown := sorted(set(args.favour) - set(recipe.world.concepts))):
+        raise SSRError(f"--favour names {unknown[0]!r}, which is nothing in this world; write cat=8,bus=2")
     if args.resume:
         recipe.resume(args.resume)
     elif args.go_on:

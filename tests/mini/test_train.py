@@ -6,7 +6,8 @@ import sys
 import pytest
 
 from ssr_encoder.errors import SSRError
-from ssr_encoder.mini.train import main
+from ssr_encoder.mini.recipes import RECIPES
+from ssr_encoder.mini.train import main, parse
 
 
 @pytest.mark.parametrize(
@@ -16,6 +17,44 @@ def test_a_setting_that_a_stage_does_not_have_is_refused(tmp_path, stage, option
     with pytest.raises(SSRError, match=f"{option} is nothing to stage {stage}"):
         main([stage, option, "0.5", "--out", str(tmp_path / "out")])
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "option, value, says",
+    [
+        ("--tones", "1.5", "no share; write a number from 0 to 1"),
+        ("--same-way", "often", "no share"),
+        ("--favour", "cat", "write cat=8,bus=2"),
+        ("--favour", "cat=8,bus", "write cat=8,bus=2"),
+        ("--favour", "cat=0", "write cat=8,bus=2"),
+        ("--favour", "", "write cat=8,bus=2"),
+    ],
+)
+def test_a_setting_that_makes_no_sense_is_refused(tmp_path, capsys, option, value, says):
+    with pytest.raises(SystemExit) as exit:
+        parse(["unet", option, value, "--out", str(tmp_path / "out")])
+    assert exit.value.code == 2 and says in capsys.readouterr().err
+
+
+def test_settings_reach_the_recipe(tmp_path, monkeypatch):
+    class Told(Exception):
+        """Stands where training would begin."""
+
+    seen = {}
+
+    def run(recipe, report_every):
+        seen.update(recipe.planning)
+        raise Told
+
+    recipe = type("UNet", (RECIPES["unet"],), {"run": run})
+    monkeypatch.setitem(RECIPES, "unet", recipe)
+    words = ["--tones", "0.6", "--same-way", "1", "--favour", "cat=8,hot air balloon=1.5", "--out", str(tmp_path)]
+    with pytest.raises(SSRError, match="--favour names 'hot air balloon', which is nothing in this world"):
+        main(["unet", *words])
+    words[words.index("--favour") + 1] = "cat=8,bus=1.5"
+    with pytest.raises(Told):
+        main(["unet", *words])
+    assert (seen["tones"], seen["same_way"], seen["favour"]) == (0.6, 1.0, {"cat": 8.0, "bus": 1.5})
 
 
 @pytest.mark.filterwarnings("ignore:.*found in sys.modules")
