@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..errors import SSRError, run_program
+from ..errors import SSRError, first_line, run_program
 from ..files import written_beside
 from ..loading import fingerprint
 from .models import weights_dir
@@ -58,8 +58,7 @@ class Judge:
     def table(self, concept: int) -> Tensor:
         """Prototypes (styles, colours, D) of a concept's identities, of unit length; zero where there is none."""
         if concept not in self.tables:
-            generator = torch.Generator(self.world.device).manual_seed(99 + concept)  # whatever was asked before
-            self.tables[concept] = prototypes(self.oracle, self.world, concept, generator)
+            self.tables[concept] = _drawn(self.oracle, self.world, concept)
         return self.tables[concept]
 
     @torch.no_grad()
@@ -94,14 +93,28 @@ class Judge:
         )
 
 
+def _drawn(oracle: Oracle, world: World, concept: int) -> Tensor:
+    generator = torch.Generator(world.device).manual_seed(99 + concept)  # whatever was asked before
+    return prototypes(oracle, world, concept, generator)
+
+
 def _kept(oracle: Oracle, world: World, path: Path) -> dict[int, Tensor]:
-    """Concept -> table of a file, those that are of this oracle and of all of the world's identities."""
+    """Concept -> table of a file, those that are of this oracle and of all of the world's identities.
+
+    Raises:
+        SSRError: the file is damaged.
+    """
     if not path.is_file():
         return {}
-    with safe_open(path, "pt") as file:
-        if file.metadata()["oracle"] != fingerprint(oracle):
-            return {}
-        identities, embeddings = file.get_tensor("identities").long(), file.get_tensor("embeddings")
+    try:
+        with safe_open(path, "pt") as file:
+            if (file.metadata() or {}).get("oracle") != fingerprint(oracle):
+                return {}
+            identities, embeddings = file.get_tensor("identities").long(), file.get_tensor("embeddings")
+    except SafetensorError as error:
+        raise SSRError(
+            f"the judge's prototypes {path} are damaged ({first_line(error)}); run python -m ssr_encoder.mini.judge"
+        ) from None
     device = next(oracle.parameters()).device
     tables = {}
     for concept in identities[:, 0].unique().tolist():
@@ -118,15 +131,13 @@ def write_prototypes(weights: Path) -> Path:
     """The prototypes of a folder's oracle and world (on the CPU: everywhere the same), into that folder.
 
     Raises:
-        SSRError: there is no oracle in it.
+        SSRError: there is no oracle in it, or a damaged one.
     """
     oracle, world = load_oracle("cpu", weights), load_world("cpu", weights)
-    judge = Judge(oracle, world)
-    judge.tables.clear()
     identities = world.available.nonzero()
-    embeddings = torch.cat([judge.table(c)[world.available[c]] for c in identities[:, 0].unique().tolist()])
+    drawn = [_drawn(oracle, world, c)[world.available[c]] for c in identities[:, 0].unique().tolist()]
     with written_beside(weights / FILE) as path:
-        tensors = {"identities": identities.to(torch.int16).contiguous(), "embeddings": embeddings}
+        tensors = {"identities": identities.to(torch.int16).contiguous(), "embeddings": torch.cat(drawn)}
         save_file(tensors, path, {"oracle": fingerprint(oracle)})
     return weights / FILE
 
@@ -135,12 +146,17 @@ def load_oracle(device, weights: Path | None = None) -> Oracle:
     """The oracle in a folder of weights; default: the shipped one.
 
     Raises:
-        SSRError: its weights are not there.
+        SSRError: its weights are not there or damaged.
     """
     path = (weights or weights_dir()) / "oracle.safetensors"
     if not path.is_file():
         raise SSRError(f"the oracle's weights {path} are not there; install the package again")
-    return Oracle.load(path, device)
+    try:
+        return Oracle.load(path, device)
+    except (SafetensorError, RuntimeError) as error:
+        raise SSRError(
+            f"the oracle's weights {path} are damaged ({first_line(error)}); install the package again"
+        ) from None
 
 
 def judge_accuracy(device, n: int = 300) -> dict[str, float]:

@@ -125,6 +125,18 @@ def test_no_oracle(tmp_path):
     assert ran.returncode == 2 and "oracle.safetensors are not there" in ran.stderr and "Traceback" not in ran.stderr
 
 
+@pytest.mark.parametrize("name", ["oracle.safetensors", FILE])
+@pytest.mark.parametrize("left", [4, 20_000])
+def test_cut_off(tmp_path, monkeypatch, world, name, left):
+    for file in ("oracle.safetensors", FILE):
+        whole = (weights_dir() / file).read_bytes()
+        (tmp_path / file).write_bytes(whole[:left] if file == name else whole)
+    monkeypatch.setattr(module, "weights_dir", lambda: tmp_path)
+    with pytest.raises(SSRError, match=f"{name} are damaged") as caught:
+        Judge(load_oracle("cpu"), world)
+    assert "\n" not in str(caught.value)
+
+
 def test_the_judge_judged(drawn):
     figures = judge_accuracy("cpu", 48)
     assert not drawn, "with its own prototypes"
