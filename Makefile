@@ -1,5 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
+# Of tens of thousands of installed files a few thousand are ever imported: Python compiles those when they are.
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 
 .PHONY: demo test lint clean
 
@@ -14,11 +16,11 @@ lint: .venv/installed
 
 .venv/base: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	$(PIP) -c constraints.txt -e .
 	touch $@
 
 .venv/installed: .venv/base  ## with everything that tests need
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test]" ruff
+	$(PIP) -c constraints.txt -e ".[test]" ruff
 	touch $@
 
 clean:
