@@ -19,6 +19,7 @@ from pathlib import Path
 
 import torch
 
+from ..cli import options
 from ..errors import SSRError, run_program
 from ..images import picture_grid
 from .models import MiniConfig, weights_dir
@@ -30,6 +31,7 @@ SCENES = ("unet", "ssr", "few_step", "controlnet")
 SETTINGS = {"noisier": (*SCENES, "motion")} | dict.fromkeys(
     ("reference_is_target", "same_way", "tones", "favour"), SCENES
 )
+SHARE = options.number(0, 1, "0.1 to 0.9")
 
 
 def seconds(text: str) -> float:
@@ -38,16 +40,6 @@ def seconds(text: str) -> float:
     if not match:
         raise argparse.ArgumentTypeError(f"{text!r} is not a time; write 90s, 9m or 1.5h")
     return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
-
-
-def share(text: str) -> float:
-    """A number from 0 to 1."""
-    try:
-        if 0 <= float(text) <= 1:
-            return float(text)
-    except ValueError:
-        pass
-    raise argparse.ArgumentTypeError(f"{text!r} is no share; write a number from 0 to 1")
 
 
 def times(text: str) -> dict[str, float]:
@@ -96,11 +88,11 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         default=None,
         help="timesteps are 1000 * u**NOISIER: below 1 noisy ones come more often, above 1 clean ones (unet and on)",
     )
-    parser.add_argument("--reference-is-target", type=share, default=None, help="share of examples (unet and on)")
+    parser.add_argument("--reference-is-target", type=SHARE, default=None, help="share of examples (unet and on)")
     parser.add_argument(
-        "--same-way", type=share, default=None, help="share of references that look as their targets do (unet and on)"
+        "--same-way", type=SHARE, default=None, help="share of references that look as their targets do (unet and on)"
     )
-    parser.add_argument("--tones", type=share, default=None, help="share of subjects in nameless colours (unet and on)")
+    parser.add_argument("--tones", type=SHARE, default=None, help="share of subjects in nameless colours (unet and on)")
     parser.add_argument(
         "--favour", type=times, default=None, help="concepts drawn more often, and how many times, such as cat=8,bus=2"
     )

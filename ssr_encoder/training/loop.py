@@ -18,7 +18,6 @@ import torch
 from accelerate import Accelerator, DistributedType
 
 from ..errors import SSRError
-from ..model import SubjectModel
 from . import checkpoints
 from .bases import Base, load_base, make_model
 from .cache import Cache, Cached
@@ -128,13 +127,11 @@ class Trainer:
             if self.accelerator.scaler is not None:
                 self.state.scaler = self.accelerator.scaler.state_dict()
             folder = self.out / "checkpoints"
-            path = checkpoints.save(folder, self.state, self.learned.tensors(), self.averaged(), self.config.run.keep)
+            path = checkpoints.save(
+                folder, self.state, self.learned.tensors(), self.learned.averaged(), self.config.run.keep
+            )
         self.accelerator.wait_for_everyone()
         return path
-
-    def averaged(self) -> SubjectModel:
-        """A copy of the model with the averaged weights, if there are any: what is exported and validated."""
-        return self.learned.averaged()
 
     def _resume(self) -> None:
         found = checkpoints.load_latest(self.out / "checkpoints")

@@ -38,13 +38,13 @@ def train(config: TrainingConfig, note: Callable[[str], None] = lambda text: Non
     watch = Watch(trainer)
     try:
         if validator and not trainer.state.step:  # what training begins with, to compare with
-            model = trainer.averaged()
+            model = trainer.learned.averaged()
             watch.log(Progress(0, 0, validator.figures(model)))
             watch.show("selection", validator.grid(model), 0)
         for progress in trainer.run():
             every = config.run.validate_every
             if validator and (progress.step % every == 0 or progress.last):
-                model = trainer.averaged()
+                model = trainer.learned.averaged()
                 progress.figures |= validator.figures(model)
                 watch.show("selection", validator.grid(model), progress.step)
             watch.log(progress)
@@ -52,7 +52,7 @@ def train(config: TrainingConfig, note: Callable[[str], None] = lambda text: Non
                 trainer.save()
             yield progress
         if main:
-            save_model(trainer.averaged(), trainer.out / "encoder")
+            save_model(trainer.learned.averaged(), trainer.out / "encoder")
     finally:
         watch.close()
 

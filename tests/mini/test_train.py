@@ -22,8 +22,8 @@ def test_a_setting_that_a_stage_does_not_have_is_refused(tmp_path, stage, option
 @pytest.mark.parametrize(
     "option, value, says",
     [
-        ("--tones", "1.5", "no share; write a number from 0 to 1"),
-        ("--same-way", "often", "no share"),
+        ("--tones", "1.5", "from 0 to 1"),
+        ("--same-way", "often", "from 0 to 1"),
         ("--favour", "cat", "write cat=8,bus=2"),
         ("--favour", "cat=8,bus", "write cat=8,bus=2"),
         ("--favour", "cat=0", "write cat=8,bus=2"),
