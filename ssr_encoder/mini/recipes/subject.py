@@ -44,7 +44,7 @@ class UNetRecipe(Recipe):
     batch_sizes = {"cpu": 16, "cuda": 512}
     learning_rates = {"cpu": 1e-3, "cuda": 1e-3}
     ring_sizes = {"cpu": 1536, "cuda": 16384}
-    fresh = {"cpu": 0.0625, "cuda": 0.125}  # drawn anew for each example that is learned from
+    fresh = {"cpu": 0.0625, "cuda": 0.0625}  # drawn anew for each example that is learned from
     at_once = {"cpu": 1, "cuda": 512}  # examples drawn together: a GPU wants few large ones
     tau = 0.01  # weight of L_reg (supplement F)
     subject_pixels = 5.0  # how much more the latents under subjects weigh
@@ -54,7 +54,8 @@ class UNetRecipe(Recipe):
     # alone. But pictures begun from a drawn scene lose the identity between 750 and 300 and the concept below 450
     # (docs/log.md): after two sessions of 0.5, even ones lowered the error in the noisy half too.
     noisier = 1.0
-    second = 0.7  # share of the examples of two subjects whose second one has a reference too, not only its word
+    subjects = (0.2, 0.7, 0.1)  # how many of the targets show one, two, three of them
+    second = 0.9  # share of the examples of two subjects whose second one has a reference too, not only its word
     reference_is_target = 0.0
     same_way: float | None = None  # share of references that look the same way as their targets; None: by chance
     # Subjects in nameless colours: in the named ones alone, 85 % of the trained identities came out right and 76 % of
@@ -87,7 +88,7 @@ class UNetRecipe(Recipe):
         self.ring = Ring(self.ring_sizes["cuda" if self.cuda else "cpu"])
         self.due, self._plans = 0.0, None
         self.streams = Streams(train.streams)
-        self.compile_blocks(self.vae.encoder, unet)
+        self.compile_blocks(unet)
         with torch.no_grad():
             self.blank_query = self.text_encoder(self._ids([""])).last_hidden_state  # (1, L, D)
             size = config.image_size
@@ -136,7 +137,7 @@ class UNetRecipe(Recipe):
     @property
     def planning(self) -> dict:
         """Options of :func:`~ssr_encoder.mini.data.plan` for the examples that are learned from."""
-        names = ("reference_is_target", "same_way", "tones", "favour")
+        names = ("subjects", "reference_is_target", "same_way", "tones", "favour")
         return {name: getattr(self, name) for name in names}
 
     def _draw(self) -> dict[str, Tensor]:
