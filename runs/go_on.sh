@@ -9,7 +9,8 @@ OUT=${OUT:-runs/on}
 FROM=${FROM:-ssr_encoder/mini/weights}
 PARTS=${PARTS:-unet companions}
 declare -A MORE=(
-  [unet]=${UNET_MORE:-"--batch-size 512 --learning-rate 1e-3 --decay 0.75"}
+  [unet]=${UNET_MORE:-"--batch-size 512 --learning-rate 1e-3 --decay 0.75 --same-way 0.9 --tones 0.6
+    --favour cat=6,bus=2,balloon=3,mushroom=2,umbrella=2,penguin=2,ghost=2"}
   [few_step]=${FEW_STEP_MORE:-"--no-compile --batch-size 256 --learning-rate 7e-4 --decay 0.9 --ema-decay 0.995"}
   [motion]=${MOTION_MORE:-"--no-compile --batch-size 16 --learning-rate 8e-4 --decay 0.85 --ema-decay 0.995"}
   [controlnet]=${CONTROLNET_MORE:-"--no-compile --batch-size 256 --learning-rate 5e-4 --decay 0.9 --ema-decay 0.995"})
@@ -36,4 +37,4 @@ if [[ " $PARTS " == *" companions "* ]]; then
   for process in "${running[@]}"; do wait "$process"; done
   for stage in few_step motion controlnet; do take "$stage"; done
 fi
-echo "now: ssr proof --model $OUT/weights"
+echo "now: MODEL=$OUT/weights bash runs/prove.sh"

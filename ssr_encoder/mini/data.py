@@ -199,7 +199,9 @@ def random_queries(
     region = masks
     box = box_masks(boxes(masks[:, None])[:, 0], size)
     region = torch.where((kind == 1)[:, None, None], box, region)
-    pick = torch.multinomial((masks.flatten(1) ** 4 + 1e-8), 1, generator=generator)[:, 0]
+    # One pixel by these odds, as torch.multinomial draws it; that waits on a GPU for all that is queued (issue 108968).
+    odds = masks.flatten(1) ** 4 + 1e-8
+    pick = (odds / torch.empty_like(odds).exponential_(generator=generator)).argmax(1)
     points = (torch.stack([pick % size, pick // size], 1) + 0.5) / size
     region = torch.where((kind == 2)[:, None, None], point_masks(points, point_radius, size), region)
     weights = patch_weights(region, grid)

@@ -265,6 +265,19 @@ def test_random_queries_never_ask_by_text_alone_where_it_is_ambiguous():
     assert (confined[:, 0] == 0).all() and (confined.sum(1) > 0).all()
 
 
+def test_points_are_drawn_where_the_subject_is_and_everywhere_in_it():
+    masks = torch.zeros(3000, 64, 64)
+    masks[:, 24:40, 4:20], masks[:, 24:40, 44:60] = 1, 0.5  # two patches each way, and half covered ones
+    never = torch.zeros(3000, dtype=torch.bool)
+    weights, _ = random_queries(masks, never, 8, 0.02, torch.Generator().manual_seed(0))
+    left, right = (weights[:, 1:].unflatten(1, (8, 8)) > 0).chunk(2, dim=2)
+    points = left.flatten(1).any(1) ^ right.flatten(1).any(1)  # masks and boxes are of both
+    assert 0.28 < points.float().mean() < 0.39
+    assert abs(right[points].flatten(1).any(1).float().mean() - 1 / 17) < 0.025  # .5 ** 4 to 1
+    patches = left[points].float().mean(0)[3:5, 0:3]
+    assert (patches > 0.1).all() and left[points].float().mean(0).sum() == pytest.approx(patches.sum())
+
+
 def test_times_are_read():
     assert [seconds(t) for t in ("90", "90s", "9m", "1.5h")] == [90, 90, 540, 5400]
     assert parse(["vae", "--out", "x", "--time-limit", "2m"]).time_limit == 120

@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# Every figure of the model card and of docs/embedded-model.md that the shipped weights have: `ssr proof` in 8 and in 30
+# steps and with the LoRA, and the proofs of the ControlNet and of the motion adapter.
+#   OUT=runs/proof JOBS=2 bash runs/prove.sh
+# Seven to eight hours of one core without bfloat16 arithmetic by the sum of its parts, half with it (MORE="--dtype
+# bfloat16"). On a GPU (not tried as a whole):
+#   DEVICE=cuda BATCH=64 JOBS=10 OUT=runs/proof bash runs/prove.sh
+# N cases a line in 8 steps, M where steps are compared, K pictures or clips of a companion; ONLY="base control" makes
+# some of the parts base, steps, few, control, motion. What is finished is kept: run it again to go on. The first three
+# parts can be of another MODEL; control and motion are of the shipped weights.
+set -euo pipefail
+export OUT=${OUT:-runs/proof} DEVICE=${DEVICE:-cpu} BATCH=${BATCH:-16} MORE=${MORE:-} MODEL=${MODEL:-mini}
+N=${N:-1000} M=${M:-128} K=${K:-24} ONLY=${ONLY:-base steps few control motion} JOBS=${JOBS:-1}
+export OMP_NUM_THREADS=1  # a job a core: where every job had a thread for each of 16 cores, ten hindered one another
+mkdir -p "$OUT"
+
+jobs() {
+  cat <<END
+base base-regions ssr proof -n $N --steps 8 --lines text,mask,box,point
+base base-twin ssr proof -n $N --steps 8 --lines twin
+base base-composed ssr proof -n $N --steps 8 --lines composed
+steps steps-30-words ssr proof -n $M --steps 30 --lines text,mask
+steps steps-30-places ssr proof -n $M --steps 30 --lines box,point
+steps steps-30-pairs ssr proof -n $M --steps 30 --lines twin,composed
+steps steps-8 ssr proof -n $M --steps 8
+few few-steps ssr proof -n $M --few-steps
+control control python -m ssr_encoder.mini.proof_control -n $K
+motion motion python -m ssr_encoder.mini.proof_motion -n $K
+END
+}
+
+job() { # part, name, command
+  local name=$2; shift 2
+  [ ! -e "$OUT/$name.done" ] || return 0
+  # shellcheck disable=SC2086
+  [ "$1" != ssr ] || set -- "$@" --model "$MODEL" --batch "$BATCH" $MORE
+  echo "$name: $*"
+  "$@" --device "$DEVICE" -o "$OUT/$name" > "$OUT/$name.log" 2>&1 || { echo "$name failed, see $OUT/$name.log"; return 1; }
+  touch "$OUT/$name.done"
+}
+export -f job
+
+jobs | grep -E "^(${ONLY// /|}) " | xargs -P "$JOBS" -L 1 bash -c 'job "$@"' _
