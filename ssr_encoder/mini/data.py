@@ -199,7 +199,7 @@ def random_queries(
     region = masks
     box = box_masks(boxes(masks[:, None])[:, 0], size)
     region = torch.where((kind == 1)[:, None, None], box, region)
-    # One pixel by these odds, as torch.multinomial draws it; that waits on a GPU for all that is queued (issue 108968).
+    # One pixel by these odds, as torch.multinomial draws it; that waits on a GPU for all before it (pytorch #108968).
     odds = masks.flatten(1) ** 4 + 1e-8
     pick = (odds / torch.empty_like(odds).exponential_(generator=generator)).argmax(1)
     points = (torch.stack([pick % size, pick // size], 1) + 0.5) / size

@@ -97,16 +97,15 @@ class Recipe(nn.Module):
         """``torch.compile`` on CUDA; on the CPU the compile time is not earned back in a short run."""
         return torch.compile(function) if self.cuda and self.train_config.compile else function
 
-    def compile_blocks(self, *models: nn.Module) -> None:
-        """As :meth:`compiled`, for the residual and transformer blocks of ``models``, in place: most of what a compiler
+    def compile_blocks(self, model: nn.Module) -> None:
+        """As :meth:`compiled`, for the residual and transformer blocks of ``model``, in place: most of what a compiler
         gains is in them, and a whole UNet with its backward pass takes it minutes."""
         if not self.cuda or not self.train_config.compile:
             return
         torch._dynamo.config.recompile_limit = 64  # blocks share their code, not their sizes
-        for model in models:
-            for block in model.modules():
-                if isinstance(block, (ResnetBlock2D, Transformer2DModel)):
-                    block.compile(dynamic=False)
+        for block in model.modules():
+            if isinstance(block, (ResnetBlock2D, Transformer2DModel)):
+                block.compile(dynamic=False)
 
     def backward(self) -> tuple[Tensor, dict[str, Tensor]]:
         """A batch's loss and figures, with the gradients in place."""
