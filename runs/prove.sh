@@ -14,19 +14,19 @@ N=${N:-1000} M=${M:-128} K=${K:-24} ONLY=${ONLY:-base steps few control motion} 
 export OMP_NUM_THREADS=1  # a job a core: where every job had a thread for each of 16 cores, ten hindered one another
 mkdir -p "$OUT"
 
+REGIONS=text,mask,box,point  # in one command: their pictures without a subject are the same
+[ "$DEVICE" != cuda ] || REGIONS=${REGIONS//,/ }  # but on a GPU it is other work that takes the time
+
 jobs() {
-  cat <<END
-base base-regions ssr proof -n $N --steps 8 --lines text,mask,box,point
-base base-twin ssr proof -n $N --steps 8 --lines twin
-base base-composed ssr proof -n $N --steps 8 --lines composed
-steps steps-30-words ssr proof -n $M --steps 30 --lines text,mask
-steps steps-30-places ssr proof -n $M --steps 30 --lines box,point
-steps steps-30-pairs ssr proof -n $M --steps 30 --lines twin,composed
-steps steps-8 ssr proof -n $M --steps 8
-few few-steps ssr proof -n $M --few-steps
-control control python -m ssr_encoder.mini.proof_control -n $K
-motion motion python -m ssr_encoder.mini.proof_motion -n $K
-END
+  local lines
+  for lines in $REGIONS twin composed; do
+    echo "base base-${lines//,/-} ssr proof -n $N --steps 8 --lines $lines"
+    echo "steps steps-30-${lines//,/-} ssr proof -n $M --steps 30 --lines $lines"
+    echo "steps steps-8-${lines//,/-} ssr proof -n $M --steps 8 --lines $lines"
+    echo "few few-steps-${lines//,/-} ssr proof -n $M --few-steps --lines $lines"
+  done | sort
+  echo "control control python -m ssr_encoder.mini.proof_control -n $K"
+  echo "motion motion python -m ssr_encoder.mini.proof_motion -n $K"
 }
 
 job() { # part, name, command

@@ -54,6 +54,7 @@ class Judge:
     def __init__(self, oracle: Oracle, world: World):
         self.oracle, self.world = oracle, world
         self.tables = _kept(oracle, world, weights_dir() / FILE)
+        self.available = world.available.cpu()
 
     def table(self, concept: int) -> Tensor:
         """Prototypes (styles, colours, D) of a concept's identities, of unit length; zero where there is none."""
@@ -71,13 +72,13 @@ class Judge:
         seen = picture[None].to(device)
         if seen.shape[-2:] != (SIDE, SIDE):  # pictures of another base model: the oracle knows one scale
             seen = F.interpolate(seen, (SIDE, SIDE), mode="area")
-        answers = self.oracle(seen * 2 - 1)
+        answers = {name: value.cpu() for name, value in self.oracle(seen * 2 - 1).items()}  # wait for a GPU here only
         sure = shown(answers["concept"])[0]
         right, likeness, told_apart = [], [], None
         for concept, (style, colour) in zip(case.concepts, case.identities, strict=True):
-            embedding = identity_embedding(answers, torch.tensor([concept], device=device))[0]
-            cosine = (embedding * self.table(concept)).sum(-1)
-            cosine = cosine.masked_fill(~self.world.available[concept].to(device), -2.0)  # not an identity
+            embedding = identity_embedding(answers, torch.tensor([concept]))[0]
+            cosine = (embedding * self.table(concept).cpu()).sum(-1)
+            cosine = cosine.masked_fill(~self.available[concept], -2.0)  # not an identity
             right.append(float(cosine.flatten().argmax() == style * cosine.shape[1] + colour))
             likeness.append(float(cosine[style, colour]))
             if case.twin is not None:

@@ -27,6 +27,7 @@ from ..models import MODEL_INDEX, MiniConfig, make_scheduler, make_subject_confi
 from ..preview import preview
 from ..world import load_world
 from .base import Recipe, TrainConfig
+from .graph import GraphedBackward
 from .signals import selection_signals
 from .streams import Streams
 
@@ -49,7 +50,7 @@ class UNetRecipe(Recipe):
     tau = 0.01  # weight of L_reg (supplement F)
     subject_pixels = 5.0  # how much more the latents under subjects weigh
     # What a sample is conditioned on: text and subject, subject alone, text alone, nothing.
-    conditions = (0.6, 0.15, 0.15, 0.1)
+    conditions = (0.57, 0.13, 0.2, 0.1)
     # Timesteps are 1000 * u ** noisier. Below 1 noisy ones come more often: the identity shows in the error of those
     # alone. But pictures begun from a drawn scene lose the identity between 750 and 300 and the concept below 450
     # (docs/log.md): after two sessions of 0.5, even ones lowered the error in the noisy half too.
@@ -65,6 +66,7 @@ class UNetRecipe(Recipe):
     # the others 0 to 24). After two million more it was the cat alone.
     favour = dict.fromkeys(("balloon", "bus", "cat", "mushroom", "umbrella"), 2.0)
     train_base = True
+    graphed = True  # every batch has the same shapes
 
     def __init__(self, config: MiniConfig, train: TrainConfig, device: torch.device, weights: Path):
         super().__init__(config, train, device)
@@ -88,12 +90,15 @@ class UNetRecipe(Recipe):
         self.ring = Ring(self.ring_sizes["cuda" if self.cuda else "cpu"])
         self.due, self._plans = 0.0, None
         self.streams = Streams(train.streams)
-        self.compile_blocks(unet)
+        self.compile_blocks(self.denoiser)
         with torch.no_grad():
             self.blank_query = self.text_encoder(self._ids([""])).last_hidden_state  # (1, L, D)
             size = config.image_size
             self.blank_image = self._see(torch.zeros(1, 3, size, size, device=device))  # (1, K, P, D)
         self.prepare()
+        self.graph = None
+        if self.cuda and self.graphed and train.graph:
+            self.graph = GraphedBackward(self._loss_of, self.parameters_list)
 
     def _frozen(self, module: nn.Module) -> nn.Module:
         return module.float().to(self.device).eval().requires_grad_(False)
@@ -156,6 +161,8 @@ class UNetRecipe(Recipe):
         return self._loss_of(self._batch())
 
     def backward(self):
+        if self.graph is not None:
+            return self.graph.backward(self._batch())
         if self.train_config.streams == 1:
             return super().backward()
         return self.streams.backward(self._loss_of, self._batch(), self.batch_size, self.parameters_list)
@@ -207,8 +214,9 @@ class UNetRecipe(Recipe):
         weights = torch.where(blank[:, None, None], torch.ones_like(weights), weights)
         asked = with_text.unflatten(0, (n, 2)) & ~blank[:, None]
         with self.autocast():
-            query_embeds = self.text_encoder(batch["query_ids"].flatten(0, 1)).last_hidden_state.unflatten(0, (n, 2))
-            prompt_embeds = self.text_encoder(batch["caption_ids"]).last_hidden_state
+            texts = torch.cat([batch["query_ids"].flatten(0, 1), batch["caption_ids"]])
+            embeds = self.text_encoder(texts).last_hidden_state
+        query_embeds, prompt_embeds = embeds[: 2 * n].unflatten(0, (n, 2)), embeds[2 * n :]
         query_embeds = torch.where(
             asked[:, :, None, None], query_embeds, self.blank_query[:, None].to(query_embeds.dtype)
         )
