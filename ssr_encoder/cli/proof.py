@@ -27,8 +27,8 @@ examples:
 
 Each case is a scene with the subject and one or two others, and a prompt that puts the subject into a new place. A
 recogniser trained apart judges the pictures; its own accuracy on real scenes is printed beside, and so is every figure
-at subject scale 0, what the prompt alone explains. Writes proof.json and proof.html; a folder made by an earlier proof
-is filled again.
+at subject scale 0, what the prompt alone explains. Writes proof.json and proof.html after every line: a run that is
+stopped keeps the lines that it finished. A folder made by an earlier proof is filled again.
 """
 
 
@@ -87,14 +87,16 @@ def run(args) -> None:
             pictures = start(
                 f"{args.n} cases of {len(args.lines)} lines", count_steps(args.n, steps, args.lines, batch)
             )
-            results = list(prove(ssr, args.n, steps, args.seed, args.lines, batch, pictures, guidance_scale))
-        few = (args.few_step_lora or "own") if args.few_steps else None
-        proof = proof_report.record(ssr, results, judge, args.model, args.n, steps, args.seed, guidance_scale, few)
-        start("writing the page")
-        page = proof_report.proof_page(proof, results, ssr.config.point_radius)
-    with whole_folder(folder) as temporary:
-        (temporary / "proof.json").write_text(json.dumps(proof, indent=1) + "\n", encoding="utf-8")
-        (temporary / "proof.html").write_text(page, encoding="utf-8")
+            few = (args.few_step_lora or "own") if args.few_steps else None
+            results = []
+            for result in prove(ssr, args.n, steps, args.seed, args.lines, batch, pictures, guidance_scale):
+                results.append(result)
+                how = (args.model, args.n, steps, args.seed, guidance_scale, few)
+                proof = proof_report.record(ssr, results, judge, *how)
+                page = proof_report.proof_page(proof, results, ssr.config.point_radius)
+                with whole_folder(folder) as temporary:
+                    (temporary / "proof.json").write_text(json.dumps(proof, indent=1) + "\n", encoding="utf-8")
+                    (temporary / "proof.html").write_text(page, encoding="utf-8")
     if args.json:
         print(json.dumps(proof))
         return

@@ -21,7 +21,6 @@ from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from ...aligner import TokenToPatchAligner
 from ...errors import SSRError
 from ...files import write_json, written_beside
 from ..models import MiniConfig
@@ -39,7 +38,6 @@ class TrainConfig:
     ema_decay: float = 0.999
     seed: int = 0
     compile: bool = True  # on CUDA only
-    graph: bool = True  # on CUDA only: launch a step's kernels at once
     streams: int = 1  # parts of a batch that learn side by side, each in a thread of its own (CPU; stages unet, ssr)
     bfloat16: bool = False  # on the CPU too (CUDA always): twice as fast with AVX512-BF16 or AMX, slower without
     max_steps: int = 0  # 0: until the time limit
@@ -99,16 +97,14 @@ class Recipe(nn.Module):
         """``torch.compile`` on CUDA; on the CPU the compile time is not earned back in a short run."""
         return torch.compile(function) if self.cuda and self.train_config.compile else function
 
-    def compile_blocks(self, model: nn.Module, widest: int = 128) -> None:
-        """As :meth:`compiled`, for the subject encoder's aligner and the residual and transformer blocks of at most
-        ``widest`` channels in ``model``, in place: most of what a compiler gains is in them. Wider blocks work on smaller
-        maps, and each takes it as long (docs/log.md)."""
+    def compile_blocks(self, model: nn.Module) -> None:
+        """As :meth:`compiled`, for the residual and transformer blocks of ``model``, in place: most of what a compiler
+        gains is in them, and a whole UNet with its backward pass takes it minutes."""
         if not self.cuda or not self.train_config.compile:
             return
         torch._dynamo.config.recompile_limit = 64  # blocks share their code, not their sizes
         for block in model.modules():
-            narrow = isinstance(block, (ResnetBlock2D, Transformer2DModel)) and block.out_channels <= widest
-            if narrow or isinstance(block, TokenToPatchAligner):
+            if isinstance(block, (ResnetBlock2D, Transformer2DModel)):
                 block.compile(dynamic=False)
 
     def backward(self) -> tuple[Tensor, dict[str, Tensor]]:

@@ -27,7 +27,6 @@ from ..models import MODEL_INDEX, MiniConfig, make_scheduler, make_subject_confi
 from ..preview import preview
 from ..world import load_world
 from .base import Recipe, TrainConfig
-from .graph import GraphedBackward
 from .signals import selection_signals
 from .streams import Streams
 
@@ -66,7 +65,6 @@ class UNetRecipe(Recipe):
     # the others 0 to 24). After two million more it was the cat alone.
     favour = dict.fromkeys(("balloon", "bus", "cat", "mushroom", "umbrella"), 2.0)
     train_base = True
-    graphed = True  # every batch has the same shapes
 
     def __init__(self, config: MiniConfig, train: TrainConfig, device: torch.device, weights: Path):
         super().__init__(config, train, device)
@@ -90,15 +88,12 @@ class UNetRecipe(Recipe):
         self.ring = Ring(self.ring_sizes["cuda" if self.cuda else "cpu"])
         self.due, self._plans = 0.0, None
         self.streams = Streams(train.streams)
-        self.compile_blocks(self.denoiser)
+        self.compile_blocks(unet)
         with torch.no_grad():
             self.blank_query = self.text_encoder(self._ids([""])).last_hidden_state  # (1, L, D)
             size = config.image_size
             self.blank_image = self._see(torch.zeros(1, 3, size, size, device=device))  # (1, K, P, D)
         self.prepare()
-        self.graph = None
-        if self.cuda and self.graphed and train.graph:
-            self.graph = GraphedBackward(self._loss_of, self.parameters_list)
 
     def _frozen(self, module: nn.Module) -> nn.Module:
         return module.float().to(self.device).eval().requires_grad_(False)
@@ -161,8 +156,6 @@ class UNetRecipe(Recipe):
         return self._loss_of(self._batch())
 
     def backward(self):
-        if self.graph is not None:
-            return self.graph.backward(self._batch())
         if self.train_config.streams == 1:
             return super().backward()
         return self.streams.backward(self._loss_of, self._batch(), self.batch_size, self.parameters_list)
