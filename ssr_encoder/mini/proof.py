@@ -147,6 +147,15 @@ def summarise(verdicts: list[Verdict], subjects: int = 1) -> dict:
     return summary
 
 
+def by_concept(world: World, cases: list[Case], verdicts: list[Verdict]) -> dict[str, dict]:
+    """What was asked for -> :func:`summarise` of its pictures; empty for cases of several subjects."""
+    groups: dict[str, list[Verdict]] = {}
+    for case, verdict in zip(cases, verdicts, strict=True):
+        if len(case.concepts) == 1:
+            groups.setdefault(world.concepts[case.concepts[0]], []).append(verdict)
+    return {name: summarise(groups[name]) for name in sorted(groups)}
+
+
 def chance(world: World, cases: list[Case]) -> float:
     """Identity by guessing among the identities of the concept."""
     sizes = world.available.flatten(1).sum(1).tolist()
@@ -191,6 +200,7 @@ def prove(
             "figures": summarise(verdicts, count),
             "scale_0": summarise(without[_group(line)], count),
             "new_drawings": summarise(fresh, count),
+            "by_concept": by_concept(world, cases, verdicts),
             "chance_identity": chance(world, cases),
             "seconds": time.monotonic() - begin,
             "cases": cases,

@@ -73,7 +73,8 @@ def record(
         "judge": judge,
         "lines": {
             result["line"]: {
-                key: result[key] for key in ("figures", "scale_0", "new_drawings", "chance_identity", "seconds")
+                key: result[key]
+                for key in ("figures", "scale_0", "new_drawings", "by_concept", "chance_identity", "seconds")
             }
             for result in results
         },

@@ -14,6 +14,7 @@ from ssr_encoder.mini.judge import Verdict
 from ssr_encoder.mini.proof import (
     LINES,
     METRICS,
+    by_concept,
     count_steps,
     make_cases,
     make_pictures,
@@ -105,6 +106,19 @@ def test_summary():
     assert pairs["identity"]["value"] == 0.625 and pairs["identity"]["n"] == 8
     assert pairs["all_right"] == {"value": 0.5, "low": wilson(2, 4)[0], "high": wilson(2, 4)[1], "n": 4}
     assert summarise([])["shown"]["n"] == 0
+
+
+def test_each_concept_has_its_share(world):
+    cases = make_cases(world, "text", 30, 0)
+    verdicts = [verdict(shown=float(i % 3 > 0)) for i in range(30)]
+    parts = by_concept(world, cases, verdicts)
+    assert len(parts) > 3 and list(parts) == sorted(parts) and set(parts) <= set(world.concepts)
+    assert sum(part["shown"]["n"] for part in parts.values()) == 30
+    assert sum(part["shown"]["n"] * part["shown"]["value"] for part in parts.values()) == pytest.approx(20)
+    name = world.concepts[cases[0].concepts[0]]
+    mine = [v.shown for v, case in zip(verdicts, cases, strict=True) if name in case.prompt.split()]
+    assert parts[name]["shown"]["value"] == pytest.approx(sum(mine) / len(mine))
+    assert by_concept(world, make_cases(world, "composed", 2, 0), verdicts[:2]) == {}
 
 
 def test_ranking_and_words(world):
