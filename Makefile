@@ -8,8 +8,9 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-com
 demo: .venv/base  ## every subject of the shipped pictures in new scenes: a contact sheet and a page
 	$(BIN)/ssr demo
 
+# A thread a process: two processes with two each on two cores wait for one another, and take four times the CPU time.
 test: .venv/installed  ## the whole test suite, under 10 minutes on 2 cores
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: .venv/installed
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

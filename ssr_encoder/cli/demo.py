@@ -9,7 +9,7 @@ from .terminal import progress
 
 EPILOG = """\
 examples:
-  ssr demo                                     about a minute and a half on two CPU cores
+  ssr demo                                     about a minute on two CPU cores
   ssr demo --seed 7 -o another                 other pictures of the same subjects
   ssr demo --steps 8                           quicker, hardly different
   ssr demo --only video                        a clip of one of the subjects, moving on the page
@@ -28,7 +28,7 @@ def add_parser(subparsers):
         "ControlNet and a motion adapter beside it, a subject in the layout of a map and a subject in motion.",
         epilog=EPILOG,
     )
-    parser.add_argument("--steps", type=options.steps, default=20, metavar="N", help="denoising steps (default 20)")
+    parser.add_argument("--steps", type=options.steps, default=12, metavar="N", help="denoising steps (default 12)")
     parser.add_argument(
         "--only", choices=("subjects", "control", "video"), help="only this part: new scenes, the map, or the clip"
     )

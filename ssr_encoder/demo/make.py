@@ -71,7 +71,7 @@ def make_demo(
     ssr: SSREncoder,
     pictures: list[DemoPicture],
     composed: Composition,
-    steps: int = 20,
+    steps: int = 12,
     seed: int = 0,
     on_step: Callable[[], None] = lambda: None,
 ) -> tuple[list[Row], ComposedRow]:
@@ -101,7 +101,7 @@ def make_demo(
 
 
 def make_layout(
-    ssr: SSREncoder, layout: Layout, steps: int = 20, seed: int = 0, on_step: Callable[[], None] = lambda: None
+    ssr: SSREncoder, layout: Layout, steps: int = 12, seed: int = 0, on_step: Callable[[], None] = lambda: None
 ) -> LayoutRow:
     """The subject in the map's layout, by the base model's own ControlNet.
 
