@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-com
 demo: .venv/base  ## every subject of the shipped pictures in new scenes: a contact sheet and a page
 	$(BIN)/ssr demo
 
-# A thread a process: two processes with two each on two cores wait for one another, and take four times the CPU time.
+# A thread a process: where two processes have two each, on two cores, they wait for one another.
 test: .venv/installed  ## the whole test suite, under 10 minutes on 2 cores
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
