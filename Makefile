@@ -9,7 +9,7 @@ demo: .venv/base  ## every subject of the shipped pictures in new scenes: a cont
 	$(BIN)/ssr demo
 
 # A thread a process: where two processes have two each, on two cores, they wait for one another.
-test: .venv/installed  ## the whole test suite, under 10 minutes on 2 cores
+test: .venv/installed  ## the whole test suite, 7 to 12 minutes on 2 cores
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: .venv/installed

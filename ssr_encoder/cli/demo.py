@@ -9,7 +9,7 @@ from .terminal import progress
 
 EPILOG = """\
 examples:
-  ssr demo                                     a minute to a minute and a half on two CPU cores
+  ssr demo                                     about a minute and a half on two CPU cores
   ssr demo --seed 7 -o another                 other pictures of the same subjects
   ssr demo --steps 8                           quicker, hardly different
   ssr demo --only video                        a clip of one of the subjects, moving on the page
