@@ -81,6 +81,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--bfloat16", action="store_true", help="on the CPU too: faster with AVX512-BF16 or AMX")
     parser.add_argument("--no-compile", action="store_true")
+    parser.add_argument("--no-graph", action="store_true", help="unet and ssr on a GPU: autocast, kernel by kernel")
     parser.add_argument("--no-grid", action="store_true", help="draw no sample grid at the end")
     parser.add_argument(
         "--noisier",
@@ -115,6 +116,7 @@ def main(argv: list[str] | None = None) -> None:
         decay=args.decay,
         ema_decay=args.ema_decay,
         compile=not args.no_compile,
+        graph=not args.no_graph,
         streams=args.streams,
         bfloat16=args.bfloat16,
         max_steps=args.max_steps,

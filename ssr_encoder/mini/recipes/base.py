@@ -38,6 +38,7 @@ class TrainConfig:
     ema_decay: float = 0.999
     seed: int = 0
     compile: bool = True  # on CUDA only
+    graph: bool = True  # on CUDA only: a bfloat16 copy learns, in one CUDA graph (stages unet, ssr)
     streams: int = 1  # parts of a batch that learn side by side, each in a thread of its own (CPU; stages unet, ssr)
     bfloat16: bool = False  # on the CPU too (CUDA always): twice as fast with AVX512-BF16 or AMX, slower without
     max_steps: int = 0  # 0: until the time limit

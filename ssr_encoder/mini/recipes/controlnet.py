@@ -31,6 +31,7 @@ class ControlNetRecipe(UNetRecipe):
     # the error by 0.32 at timestep 980, by 0.04 at 550, by 0.001 at 100.
     noisier = 1 / 3
     train_base = False
+    replicated = False
 
     def prepare(self) -> None:
         self.denoiser.requires_grad_(False)

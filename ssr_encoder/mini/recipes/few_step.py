@@ -36,6 +36,7 @@ class FewStepRecipe(UNetRecipe):
     learning_rates = {"cpu": 1e-3, "cuda": 1e-3}
     conditions = (0.75, 0.05, 0.2, 0.0)
     train_base = False
+    replicated = False
     rank = 32
     noisier = 0.6
 

@@ -42,6 +42,7 @@ class MotionRecipe(UNetRecipe):
     at_once = {"cpu": 1, "cuda": 16}
     conditions = (0.6, 0.1, 0.2, 0.1)
     train_base = False
+    replicated = False
     noisier = 0.6  # what moves where is decided in the noisy ones
     together = 0.9  # share of the clips whose frames have SHARED_NOISE of their noise in common; others: none
     margins = (0.95, 1.3)  # size of the box whose noise goes along with a subject, by that of its drawing

@@ -27,6 +27,8 @@ from ..models import MODEL_INDEX, MiniConfig, make_scheduler, make_subject_confi
 from ..preview import preview
 from ..world import load_world
 from .base import Recipe, TrainConfig
+from .channels_last import lay_out
+from .replica import Replica
 from .signals import selection_signals
 from .streams import Streams
 
@@ -65,6 +67,7 @@ class UNetRecipe(Recipe):
     # the others 0 to 24). After two million more it was the cat alone.
     favour = dict.fromkeys(("balloon", "bus", "cat", "mushroom", "umbrella"), 2.0)
     train_base = True
+    replicated = True  # on a GPU a copy in bfloat16 learns, its step recorded as one graph
 
     def __init__(self, config: MiniConfig, train: TrainConfig, device: torch.device, weights: Path):
         super().__init__(config, train, device)
@@ -74,26 +77,36 @@ class UNetRecipe(Recipe):
         self.vae = self._frozen(AutoencoderKL.from_pretrained(weights / "vae"))
         self.text_encoder = self._frozen(CLIPTextModel.from_pretrained(weights / "text_encoder"))
         self.image_encoder = self._frozen(CLIPVisionModel.from_pretrained(weights / "image_encoder"))
-        unet = make_unet(config)
-        self.subject_config = make_subject_config(config, unet)
-        self.denoiser = _Denoiser(unet, SubjectModel(self.subject_config)).to(device)
+        self.subject_config = make_subject_config(config, make_unet(config))
+        self.denoiser = self._make_denoiser()
         self._load(weights)
         self.trained = self.denoiser if self.train_base else self.denoiser.subject
-        unet.requires_grad_(self.train_base)
-        install(unet, self.subject_config.layers)
+        self.denoiser.unet.requires_grad_(self.train_base)
         if self.cuda:
-            unet.to(memory_format=torch.channels_last)
+            self.denoiser.unet.to(memory_format=torch.channels_last)
         scheduler = DDPMScheduler.from_config(make_scheduler().config)
         self.scheduler, self.alphas = scheduler, scheduler.alphas_cumprod.to(device)
         self.ring = Ring(self.ring_sizes["cuda" if self.cuda else "cpu"])
         self.due, self._plans = 0.0, None
         self.streams = Streams(train.streams)
-        self.compile_blocks(unet)
+        self.replica = self._make_replica() if train.graph and self.cuda and self.replicated else None
+        if not self.replica:
+            self.compile_blocks(self.denoiser.unet)
         with torch.no_grad():
             self.blank_query = self.text_encoder(self._ids([""])).last_hidden_state  # (1, L, D)
             size = config.image_size
             self.blank_image = self._see(torch.zeros(1, 3, size, size, device=device))  # (1, K, P, D)
         self.prepare()
+
+    def _make_denoiser(self) -> _Denoiser:
+        denoiser = _Denoiser(make_unet(self.config), SubjectModel(self.subject_config)).to(self.device)
+        install(denoiser.unet, self.subject_config.layers)
+        return denoiser
+
+    def _make_replica(self) -> Replica:
+        copy = self._make_denoiser()
+        lay_out(copy.unet, self.cuda and self.train_config.compile)
+        return Replica(copy, self.denoiser)
 
     def _frozen(self, module: nn.Module) -> nn.Module:
         return module.float().to(self.device).eval().requires_grad_(False)
@@ -156,6 +169,8 @@ class UNetRecipe(Recipe):
         return self._loss_of(self._batch())
 
     def backward(self):
+        if self.replica:
+            return self.replica.backward(self._loss_of, self._batch())
         if self.train_config.streams == 1:
             return super().backward()
         return self.streams.backward(self._loss_of, self._batch(), self.batch_size, self.parameters_list)
@@ -174,9 +189,13 @@ class UNetRecipe(Recipe):
         with torch.no_grad():
             return self._conditions(batch)
 
-    def _loss_of(self, batch: dict):
-        with self.autocast():
-            noise_pred, scale_embeds, attention = self._denoise(**batch["model"])
+    def _loss_of(self, batch: dict, replica: _Denoiser | None = None):
+        if replica:  # bfloat16 throughout
+            given = {k: v.bfloat16() if v.is_floating_point() else v for k, v in batch["model"].items()}
+            noise_pred, scale_embeds, _ = self._denoise(**given, denoiser=replica)
+        else:
+            with self.autocast():
+                noise_pred, scale_embeds, _ = self._denoise(**batch["model"])
         weight = snr_weight(self.alphas, batch["model"]["timesteps"])
         loss = denoising_loss(noise_pred, batch["target"], weight, batch["pixel_weight"])
         regularisation = embedding_consistency_loss(
@@ -241,11 +260,12 @@ class UNetRecipe(Recipe):
         u = (order + torch.rand(n, device=self.device, generator=self.generator)) / n
         return (len(self.alphas) * u**self.noisier).long().clamp_max(len(self.alphas) - 1)
 
-    def _denoise(self, noisy, timesteps, prompt_embeds, query_embeds, hidden, weights, scale):
-        pack, scale_embeds, attention = self.denoiser.subject(
+    def _denoise(self, noisy, timesteps, prompt_embeds, query_embeds, hidden, weights, scale, denoiser=None):
+        denoiser = denoiser or self.denoiser
+        pack, scale_embeds, attention = denoiser.subject(
             query_embeds, list(hidden.unbind(2)), weights, scale[:, :, None]
         )
-        noise_pred = self.denoiser.unet(
+        noise_pred = denoiser.unet(
             noisy, timesteps, prompt_embeds, added_cond_kwargs={"image_embeds": [pack[None]]}, return_dict=False
         )[0]
         return noise_pred, scale_embeds, attention
