@@ -3,9 +3,8 @@
 # steps and with the LoRA, and the proofs of the ControlNet and of the motion adapter.
 #   OUT=runs/proof JOBS=2 bash runs/prove.sh
 # Eight to nine hours of one core without bfloat16 arithmetic by the sum of its parts, half with it (MORE="--dtype
-# bfloat16"). On a GPU a line of 1000 cases took a minute, five of them side by side; sixteen jobs at once filled 139 GB
-# (since then fewer scenes are drawn at a time), ten have not been tried:
-#   DEVICE=cuda BATCH=64 JOBS=10 OUT=runs/proof bash runs/prove.sh
+# bfloat16"). On a GPU a line of 1000 cases took a minute, five of them side by side. Each held 22 GB: more filled the 139:
+#   DEVICE=cuda BATCH=64 JOBS=5 OUT=runs/proof bash runs/prove.sh
 # N cases a line in 8 steps, M where steps are compared, K pictures or clips of a companion; ONLY="base control" makes
 # some of the parts base, steps, few, control, motion. What is finished is kept: run it again to go on. The first three
 # parts can be of another MODEL; control and motion are of the shipped weights.

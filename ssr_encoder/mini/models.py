@@ -182,7 +182,7 @@ def make_subject_config(config: MiniConfig, unet: UNet2DConditionModel) -> Subje
         image_encoder="./image_encoder",
         image_mean=[0.5, 0.5, 0.5],
         image_std=[0.5, 0.5, 0.5],
-        subject_scale=1.0,
+        subject_scale=1.25,  # better than 1 on 192 other cases than the proof's (docs/log.md, session 19)
         guidance_scale=3.0,
     )
 

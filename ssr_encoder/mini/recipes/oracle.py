@@ -148,8 +148,8 @@ def accuracy(
     """
     device = next(oracle.parameters()).device
     scenes = sample_scenes(world, n, generator, split="holdout", subjects=(0.5, 0.5, 0.0))
-    # Not all at once: drawing a thousand scenes takes some 20 GB.
-    parts = [oracle(world.render(scenes[i : i + 64], 128)[0] * 2 - 1) for i in range(0, n, 64)]
+    pictures = world.render(scenes, 128)[0] * 2 - 1
+    parts = [oracle(part) for part in pictures.split(64)]
     answers = {k: torch.cat([part[k] for part in parts]) for k in parts[0]}
     sure = shown(answers["concept"])
     rows = torch.arange(n, device=device)
