@@ -73,9 +73,16 @@ def group_norm(
 
 
 def group_norm_gradients(
-    gradient: Tensor, x: Tensor, weight: Tensor, factor: Tensor, addend: Tensor, moments: Tensor, groups: int, silu: bool
+    gradient: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    factor: Tensor,
+    addend: Tensor,
+    moments: Tensor,
+    groups: int,
+    silu: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Of :func:`group_norm`'s input, weight and bias, from its result's (N, places, C)."""
+    """Of :func:`group_norm`, for its input, weight and bias, from its result's (N, places, C)."""
     n, places, channels = x.shape
     values, normed = x.float(), gradient.float()
     if silu:

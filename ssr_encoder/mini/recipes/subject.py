@@ -77,8 +77,8 @@ class UNetRecipe(Recipe):
         self.vae = self._frozen(AutoencoderKL.from_pretrained(weights / "vae"))
         self.text_encoder = self._frozen(CLIPTextModel.from_pretrained(weights / "text_encoder"))
         self.image_encoder = self._frozen(CLIPVisionModel.from_pretrained(weights / "image_encoder"))
-        self.subject_config = make_subject_config(config, make_unet(config))
         self.denoiser = self._make_denoiser()
+        self.subject_config = self.denoiser.subject.config
         self._load(weights)
         self.trained = self.denoiser if self.train_base else self.denoiser.subject
         self.denoiser.unet.requires_grad_(self.train_base)
@@ -99,9 +99,10 @@ class UNetRecipe(Recipe):
         self.prepare()
 
     def _make_denoiser(self) -> _Denoiser:
-        denoiser = _Denoiser(make_unet(self.config), SubjectModel(self.subject_config)).to(self.device)
-        install(denoiser.unet, self.subject_config.layers)
-        return denoiser
+        unet = make_unet(self.config)
+        subject = SubjectModel(make_subject_config(self.config, unet))
+        install(unet, subject.config.layers)
+        return _Denoiser(unet, subject).to(self.device)
 
     def _make_replica(self) -> Replica:
         copy = self._make_denoiser()
