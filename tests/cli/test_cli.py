@@ -102,8 +102,10 @@ def test_generate_several_prompts_and_images_as_json(ssr, here, model, pictures)
         ("ssr-0004.png", "a dog", 4),
     ]
     assert sorted(os.listdir(here)) == [row["file"] for row in rows]
-    assert result.json["fingerprint"] == load_model(model).fingerprint()
-    assert result.json["subjects"] == [{"reference": str(pictures / "pets.png"), "query": "cat", "scale": 1.0}]
+    encoder = load_model(model)
+    assert result.json["fingerprint"] == encoder.fingerprint()
+    scale = encoder.config.subject_scale  # the model's own
+    assert result.json["subjects"] == [{"reference": str(pictures / "pets.png"), "query": "cat", "scale": scale}]
 
 
 def test_generate_without_a_seed_tells_the_seed_that_repeats_it(ssr, model, pictures):
