@@ -45,7 +45,7 @@ class Replica:
         Raises:
             SSRError: the step cannot be recorded.
         """
-        if next(iter(self.masters)).device.type != "cuda":
+        if self.masters[0].device.type != "cuda":
             loss, figures = self._learn(loss_of, batch)
         else:
             if self.graph is None:
@@ -71,8 +71,7 @@ class Replica:
     def _record(self, loss_of: Callable, batch: dict) -> None:
         """Run the step thrice, as kernels are chosen and compiled in the first ones, then record it. All on one stream
         beside the default one, which a recording must not wait for."""
-        self.batch = _like(batch)
-        _fill(self.batch, batch)
+        self.batch = _copied(batch)
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         try:
@@ -90,8 +89,8 @@ class Replica:
         self.graph = graph
 
 
-def _like(batch):
-    return {key: _like(x) if isinstance(x, dict) else torch.empty_like(x) for key, x in batch.items()}
+def _copied(batch: dict) -> dict:
+    return {key: _copied(x) if isinstance(x, dict) else x.clone() for key, x in batch.items()}
 
 
 def _fill(kept: dict, batch: dict) -> None:
