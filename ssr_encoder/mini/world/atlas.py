@@ -87,7 +87,9 @@ class World:
         return index, torch.arange(number, number + len(self.styles))
 
     def _find_tones(self) -> torch.Tensor:
-        return free_tones(self.holdout.any(1)) & ~self.person[:, None]
+        drawn = self.sprites[self.index[:, :, 0]].sum((-1, -2), dtype=torch.float32)  # premultiplied
+        means = (drawn[..., :3] / drawn[..., 3:]).masked_fill(~self.available.any(-1, keepdim=True), torch.nan)
+        return free_tones(self.holdout.any(1), means) & ~self.person[:, None]
 
     def _no_splits(self):
         nothing = torch.zeros_like(self.available)

@@ -65,16 +65,26 @@ def _tones() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 _STOPS, _WAYS, _TURNS = _tones()
 
 
-def free_tones(held_out: torch.Tensor) -> torch.Tensor:
-    """Which tones show no held-out colour: BoolTensor (n, TONES) for (n, colours), colours held out of n concepts.
+def free_tones(held_out: torch.Tensor, means: torch.Tensor) -> torch.Tensor:
+    """Which tones show no held-out colour: BoolTensor (n, TONES).
 
-    A blend shows one if its two ends together do; of its ends one may.
+    Args:
+        held_out: BoolTensor (n, colours), colours held out of n concepts.
+        means: (n, drawings, 3) mean RGB of each concept's drawings as drawn; NaN where there is none.
+
+    A blend shows a colour if its two ends together do; of its ends one may. A turned hue is judged by what it makes of
+    the drawings: their mean colour against the colour's, against their own where "as drawn" is held out.
     """
     middle = _STOPS[:, :, 1].mean(1).to(held_out.device)
-    near = torch.cdist(middle[len(COLOURS) :], middle[: len(COLOURS)]) < APART  # (TONES, colours)
-    turned = _TURNS[len(COLOURS) :].to(held_out.device) > 0
-    near[:, 0] = turned  # a drawing of greys stays as drawn at any turn
-    near[turned, 1:] = False
+    named, nameless = middle.split([len(COLOURS), TONES])
+    near = (torch.cdist(nameless, named) < APART).repeat(len(held_out), 1, 1)  # (n, TONES, colours)
+    near[..., 0] = False  # no duotone is a drawing in its own colours
+    turns = _TURNS[len(COLOURS) :].to(means)
+    turn = hue_matrix(turns[turns > 0], torch.ones_like(turns[turns > 0]))
+    turned = torch.einsum("tij,ndj->ntdi", turn, means).clamp(0, 1)  # (n, TURNS, drawings, 3)
+    apart = (turned[..., None, :] - named).norm(dim=-1)
+    apart[..., 0] = (turned - means[:, None]).norm(dim=-1)
+    near[:, turns > 0] = (apart < APART).any(2)
     return ~(held_out[:, None] & near).any(-1)
 
 
