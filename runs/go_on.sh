@@ -10,7 +10,7 @@ FROM=${FROM:-ssr_encoder/mini/weights}
 PARTS=${PARTS:-unet companions}
 declare -A MORE=(
   [unet]=${UNET_MORE:-"--batch-size 512 --learning-rate 1e-3 --decay 0.75 --same-way 0.9 --tones 0.5
-    --favour cat=4,balloon=5,fox=2,bus=2,apple=1.5,mushroom=1.5,umbrella=1.5,penguin=1.5,ghost=1.5"}
+    --favour cat=3,balloon=5,fox=2,bus=2,apple=2,penguin=2.5,panda=1.5,mushroom=1.5,umbrella=1.5,ghost=1.5"}
   [few_step]=${FEW_STEP_MORE:-"--no-compile --batch-size 256 --learning-rate 7e-4 --decay 0.9 --ema-decay 0.995"}
   [motion]=${MOTION_MORE:-"--no-compile --batch-size 16 --learning-rate 8e-4 --decay 0.85 --ema-decay 0.995"}
   [controlnet]=${CONTROLNET_MORE:-"--no-compile --batch-size 256 --learning-rate 5e-4 --decay 0.9 --ema-decay 0.995"})
