@@ -85,7 +85,7 @@ def test_no_turned_drawing_looks_like_a_held_out_one(world):
             own, turned = turned_drawings(world, concept, style)
             for colour in world.holdout[concept].any(0).nonzero()[:, 0].tolist():
                 distance = (turned - (named[colour] if colour else own)).norm(dim=1)
-                # Of its own room a tenth: where painting clips a colour, the mean is not what the turn makes of it.
+                # A tenth of leeway: where painting clips a colour, the mean is not quite what the turn makes of it.
                 assert (distance[free] >= APART * 0.9).all(), (world.concepts[concept], world.colours[colour])
     names = {world.concepts[k] for k in some.nonzero()[:, 0].tolist()}
     assert "panda" not in names, "black and white at every turn, and held out as drawn"
