@@ -57,6 +57,9 @@ def add_parser(subparsers):
     parser.add_argument(
         "--batch", type=options.whole(1, 1024), metavar="N", help="pictures at once (default 8, on a GPU 64)"
     )
+    parser.add_argument(
+        "--no-scale-0", action="store_true", help="leave out the same without a subject: half of the time of a line"
+    )
     options.add_model(parser)
     parser.add_argument("-o", "--output", default="ssr-proof", metavar="FOLDER", help="default: ssr-proof")
     group = parser.add_argument_group("output")
@@ -84,12 +87,13 @@ def run(args) -> None:
         with options.few_steps(ssr, args) as settings:
             steps = args.steps or settings.get("num_inference_steps", 20)
             guidance_scale = settings.get("guidance_scale")
+            scale_0 = not args.no_scale_0
             pictures = start(
-                f"{args.n} cases of {len(args.lines)} lines", count_steps(args.n, steps, args.lines, batch)
+                f"{args.n} cases of {len(args.lines)} lines", count_steps(args.n, steps, args.lines, batch, scale_0)
             )
             few = (args.few_step_lora or "own") if args.few_steps else None
             results = []
-            for result in prove(ssr, args.n, steps, args.seed, args.lines, batch, pictures, guidance_scale):
+            for result in prove(ssr, args.n, steps, args.seed, args.lines, batch, pictures, guidance_scale, scale_0):
                 results.append(result)
                 how = (args.model, args.n, steps, args.seed, guidance_scale, few)
                 proof = proof_report.record(ssr, results, judge, *how)

@@ -171,11 +171,13 @@ def prove(
     batch: int = 16,
     on_step: Callable[[], None] = lambda: None,
     guidance_scale: float | None = None,
+    scale_0: bool = True,
 ) -> Iterator[dict]:
     """Run the proof; yields one result a line: its figures, the same at scale 0, and the cases with their verdicts.
 
     Identities are held out; "new drawings" among them are counted apart as well. ``on_step`` is called
-    :func:`count_steps` times.
+    :func:`count_steps` times. Without ``scale_0`` the pictures at scale 0, half of the work of a single line, are left
+    out: their figures then count nothing (``n`` is 0).
 
     Raises:
         SSRError: the oracle's weights are not there.
@@ -190,7 +192,9 @@ def prove(
         subjects = [[ssr.encode(r, **q) for r, q in zip(c.references, c.queries, strict=True)] for c in cases]
         pictures = make_pictures(ssr, cases, subjects, steps, seed, batch, on_step, guidance_scale=guidance_scale)
         verdicts = [judge(p, c) for p, c in zip(pictures, cases, strict=True)]
-        if _group(line) not in without:  # the same prompts and noise: once for text, mask, box and point
+        if not scale_0:
+            without[_group(line)] = []
+        elif _group(line) not in without:  # the same prompts and noise: once for text, mask, box and point
             plain = make_pictures(ssr, cases, None, steps, seed, batch, on_step, guidance_scale=guidance_scale)
             without[_group(line)] = [judge(p, c) for p, c in zip(plain, cases, strict=True)]
         count = len(cases[0].concepts)
@@ -210,9 +214,9 @@ def prove(
         }
 
 
-def count_steps(n: int, steps: int, lines: tuple[str, ...], batch: int) -> int:
+def count_steps(n: int, steps: int, lines: tuple[str, ...], batch: int, scale_0: bool = True) -> int:
     """Denoising steps of all batches of a proof."""
-    return -(-n // batch) * steps * (len(lines) + len({_group(line) for line in lines}))
+    return -(-n // batch) * steps * (len(lines) + scale_0 * len({_group(line) for line in lines}))
 
 
 def _group(line: str) -> str:

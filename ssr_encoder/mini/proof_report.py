@@ -199,7 +199,7 @@ def _line(result: dict, world: World, radius: float) -> str:
 
 
 def _card(result: dict, i: int, world: World, radius: float) -> str:
-    case, verdict, plain = result["cases"][i], result["verdicts"][i], result["without"][i]
+    case, verdict = result["cases"][i], result["verdicts"][i]
     pictures = ""
     for reference, query, concept in zip(case.references, case.queries, case.concepts, strict=True):
         asked = query_words(query)
@@ -207,7 +207,9 @@ def _card(result: dict, i: int, world: World, radius: float) -> str:
         caption = f"{escape(asked)}" if "query" in query else f"{escape(asked)}: {escape(world.concepts[concept])}"
         pictures += figure(mark_query(reference, query, 192, radius), caption, f"reference, asked for by {asked}")
     pictures += figure(_image(verdict), "made", f"made for: {case.prompt}")
-    pictures += figure(_image(plain), "without subject", f"the same without subject: {case.prompt}")
+    if result["without"]:
+        plain = _image(result["without"][i])
+        pictures += figure(plain, "without subject", f"the same without subject: {case.prompt}")
     words = "".join(
         f'<li class="{"good" if good else "bad"}">{escape(text)}</li>' for text, good in says(case, verdict)
     )
