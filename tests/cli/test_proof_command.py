@@ -1,4 +1,4 @@
-"""What ``ssr proof`` leaves when it is stopped."""
+"""What ``ssr proof`` leaves: when it is stopped, and of half of the work."""
 
 import json
 
@@ -20,3 +20,17 @@ def test_a_proof_that_is_stopped_keeps_the_lines_that_it_finished(ssr, here, com
     assert list(kept["lines"]) == ["mask"] and kept["lines"]["mask"]["figures"]["shown"]["n"] == 2
     page = (here / "ssr-proof" / "proof.html").read_text()
     assert "<h2>Mask</h2>" in page and "<h2>Box</h2>" not in page
+
+
+def test_without_scale_0_the_rest_is_the_same(ssr, here, companions):
+    words = ("proof", "-n", 2, "--model", companions, "--lines", "mask", "--seed", 2202, "--steps", 2)
+    words += ("--device", "cpu", "--quiet")
+    assert ssr(*words, "-o", "whole").code == 0
+    run = ssr(*words, "-o", "half", "--no-scale-0")
+    assert run.code == 0 and run.out.count("–") >= 4, "a dash for every figure at scale 0"
+    whole, half = (json.loads((here / name / "proof.json").read_text())["lines"]["mask"] for name in ("whole", "half"))
+    assert half["figures"] == whole["figures"] and half["new_drawings"] == whole["new_drawings"]
+    assert {figure["n"] for figure in half["scale_0"].values()} == {0}
+    assert {figure["n"] for figure in whole["scale_0"].values()} == {2}
+    pages = [(here / name / "proof.html").read_text() for name in ("whole", "half")]
+    assert "without subject" in pages[0] and "without subject" not in pages[1]

@@ -177,5 +177,6 @@ def test_proof(tmp_path, capsys, monkeypatch):
 def test_lines_and_steps(capsys):
     assert COMMAND_LINES == LINES
     assert count_steps(300, 20, LINES, 16) == 19 * 20 * 9
+    assert count_steps(300, 20, LINES, 16, scale_0=False) == 19 * 20 * 6
     assert main(["proof", "--lines", "text,smell"]) == 2
     assert "smell" in capsys.readouterr().err
