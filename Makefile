@@ -3,6 +3,9 @@ BIN := .venv/bin
 # Of tens of thousands of installed files a few thousand are ever imported: Python compiles those when they are.
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 
+# Container images often set it: every process would then compile those thousands anew, most of the time that it starts in.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: demo test lint clean
 
 demo: .venv/base  ## every subject of the shipped pictures in new scenes: a contact sheet and a page
