@@ -31,6 +31,7 @@ SCENES = ("unet", "ssr", "few_step", "controlnet")
 SETTINGS = {"noisier": (*SCENES, "motion")} | dict.fromkeys(
     ("reference_is_target", "same_way", "tones", "favour"), SCENES
 )
+SETTINGS |= {"only": ("unet", "ssr")}
 SHARE = options.number(0, 1, "0.1 to 0.9")
 
 
@@ -48,6 +49,17 @@ def times(text: str) -> dict[str, float]:
     if not found or 0 in found.values() or len(found) != text.count(",") + 1:
         raise argparse.ArgumentTypeError(f"{text!r} says not how many times; write cat=8,bus=2")
     return found
+
+
+def pattern(text: str) -> str:
+    """A regular expression."""
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no regular expression ({error}); write 'unet.up_blocks'"
+        ) from error
+    return text
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
@@ -70,6 +82,9 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--decay", type=float, default=0.25, help="share of the time in which the rate falls (0: never)"
+    )
+    parser.add_argument(
+        "--warmup", type=options.whole(1, 1_000_000), default=200, help="steps in which the rate rises (200)"
     )
     parser.add_argument("--ema-decay", type=float, default=0.999, help="of the averaged weights, for a step (0.999)")
     parser.add_argument("--save-every", type=seconds, default=180.0)
@@ -97,6 +112,13 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--favour", type=times, default=None, help="concepts drawn more often, and how many times, such as cat=8,bus=2"
     )
+    parser.add_argument(
+        "--only",
+        type=pattern,
+        metavar="PATTERN",
+        help="only parameters whose names begin with this regular expression learn, such as 'unet.up_blocks|subject' "
+        "(unet, ssr)",
+    )
     return parser.parse_args(argv)
 
 
@@ -114,6 +136,7 @@ def main(argv: list[str] | None = None) -> None:
         learning_rate=args.learning_rate,
         seed=args.seed,
         decay=args.decay,
+        warmup=args.warmup,
         ema_decay=args.ema_decay,
         compile=not args.no_compile,
         graph=not args.no_graph,

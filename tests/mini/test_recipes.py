@@ -1,6 +1,7 @@
 """Recipes: the ring, the queries, and that every stage trains, saves, resumes and is what it was."""
 
 import random
+import re
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,26 @@ def test_the_ssr_stage_changes_the_subject_encoder_alone(earlier):
     assert all(torch.equal(v, unet[k]) for k, v in stage.denoiser.unet.state_dict().items())
     changed = [k for k, v in stage.denoiser.subject.state_dict().items() if not torch.equal(v, subject[k])]
     assert len(changed) == len(subject)
+
+
+def test_a_stage_in_which_only_some_parameters_learn(earlier, tmp_path, monkeypatch):
+    pattern = r"unet\.(up_blocks\.1|conv_out)|subject\."
+    with monkeypatch.context() as patch:
+        patch.setattr(RECIPES["unet"], "only", pattern)
+        stage, again = (recipe("unet", earlier, streams=2) for _ in range(2))
+    before = {name: p.clone() for name, p in stage.denoiser.named_parameters()}
+    list(stage.run())
+    changed = {name for name, p in stage.denoiser.named_parameters() if not torch.equal(p, before[name])}
+    assert changed == {name for name in before if re.match(pattern, name)}
+    assert 0 < len(changed) < len(before)
+    stage.save(tmp_path)
+    again.resume(tmp_path)
+    assert all(map(torch.equal, stage.denoiser.parameters(), again.denoiser.parameters()))
+    with pytest.raises(SSRError, match="other parameters learned; give its --only"):
+        recipe("unet", earlier).resume(tmp_path)
+    monkeypatch.setattr(RECIPES["unet"], "only", "up_blocks")
+    with pytest.raises(SSRError, match="'up_blocks' matches no parameter"):
+        recipe("unet", earlier)
 
 
 def test_streams_share_a_batch(earlier):

@@ -11,7 +11,8 @@ from ssr_encoder.mini.train import main, parse
 
 
 @pytest.mark.parametrize(
-    "stage, option", [("vae", "--noisier"), ("clip", "--same-way"), ("motion", "--reference-is-target")]
+    "stage, option",
+    [("vae", "--noisier"), ("clip", "--same-way"), ("motion", "--reference-is-target"), ("few_step", "--only")],
 )
 def test_a_setting_that_a_stage_does_not_have_is_refused(tmp_path, stage, option):
     with pytest.raises(SSRError, match=f"{option} is nothing to stage {stage}"):
@@ -28,6 +29,8 @@ def test_a_setting_that_a_stage_does_not_have_is_refused(tmp_path, stage, option
         ("--favour", "cat=8,bus", "write cat=8,bus=2"),
         ("--favour", "cat=0", "write cat=8,bus=2"),
         ("--favour", "", "write cat=8,bus=2"),
+        ("--only", "unet.(", "is no regular expression"),
+        ("--warmup", "0", "give a whole number from 1"),
     ],
 )
 def test_a_setting_that_makes_no_sense_is_refused(tmp_path, capsys, option, value, says):
@@ -43,7 +46,7 @@ def test_settings_reach_the_recipe(tmp_path, monkeypatch):
     seen = {}
 
     def run(recipe, report_every):
-        seen.update(recipe.planning)
+        seen.update(recipe.planning, warmup=recipe.train_config.warmup, parameters=len(recipe.parameters_list))
         raise Told
 
     recipe = type("UNet", (RECIPES["unet"],), {"run": run})
@@ -52,9 +55,11 @@ def test_settings_reach_the_recipe(tmp_path, monkeypatch):
     with pytest.raises(SSRError, match="--favour names 'hot air balloon', which is nothing in this world"):
         main(["unet", *words])
     words[words.index("--favour") + 1] = "cat=8,bus=1.5"
+    words += ["--warmup", "7", "--only", "unet.conv_out"]
     with pytest.raises(Told):
         main(["unet", *words])
     assert (seen["tones"], seen["same_way"], seen["favour"]) == (0.6, 1.0, {"cat": 8.0, "bus": 1.5})
+    assert seen["warmup"] == 7 and seen["parameters"] == 2, "the weight and the bias"
 
 
 @pytest.mark.filterwarnings("ignore:.*found in sys.modules")

@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import json
 import math
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -200,11 +201,30 @@ class Recipe(nn.Module):
         if not (folder / f"{self.name}.state.pt").exists():
             return
         state = torch.load(folder / f"{self.name}.state.pt", map_location=self.device, weights_only=True)
+        if [p.shape for p in state["ema"]] != [p.shape for p in self.parameters_list]:
+            raise SSRError(
+                f"{folder / self.name}.state.pt is of a run in which other parameters learned; give its --only"
+            )
         self.trained.load_state_dict(state["trained"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.ema.shadow_params = [p.to(self.device) for p in state["ema"]]
         self.ema.optimization_step = state["ema_step"]
         self.steps, self.samples, self.seconds = state["totals"]
+
+
+def learn_only(module: nn.Module, pattern: str) -> None:
+    """Freeze the parameters of ``module`` whose names the regular expression does not match from their beginning.
+
+    Raises:
+        SSRError: no name of a parameter that learned matches.
+    """
+    learning = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
+    for name, parameter in learning:
+        parameter.requires_grad_(re.match(pattern, name) is not None)
+    if not any(parameter.requires_grad for _, parameter in learning):
+        raise SSRError(
+            f"--only {pattern!r} matches no parameter; names begin as {learning[0][0]!r}, {learning[-1][0]!r}"
+        )
 
 
 class _Averaged:

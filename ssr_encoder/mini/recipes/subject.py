@@ -26,7 +26,7 @@ from ..data import Plans, Ring, draw, picture, pooled_area, random_queries
 from ..models import MODEL_INDEX, MiniConfig, make_scheduler, make_subject_config, make_unet, tokenize
 from ..preview import preview
 from ..world import load_world
-from .base import Recipe, TrainConfig
+from .base import Recipe, TrainConfig, learn_only
 from .channels_last import lay_out
 from .replica import Replica
 from .signals import selection_signals
@@ -66,6 +66,7 @@ class UNetRecipe(Recipe):
     # What came out wrong most with 1.6 million samples (misses of concept and identity in 100 pictures: 38 to 43; of
     # the others 0 to 24). After two million more it was the cat alone.
     favour = dict.fromkeys(("balloon", "bus", "cat", "mushroom", "umbrella"), 2.0)
+    only = ""  # which parameters learn: a regular expression that their names begin with
     train_base = True
     replicated = True  # on a GPU a copy in bfloat16 learns, its step recorded as one graph
 
@@ -82,6 +83,7 @@ class UNetRecipe(Recipe):
         self._load(weights)
         self.trained = self.denoiser if self.train_base else self.denoiser.subject
         self.denoiser.unet.requires_grad_(self.train_base)
+        learn_only(self.trained, self.only)
         if self.cuda:
             self.denoiser.unet.to(memory_format=torch.channels_last)
         scheduler = DDPMScheduler.from_config(make_scheduler().config)
