@@ -3,7 +3,7 @@ BIN := .venv/bin
 # Of tens of thousands of installed files a few thousand are ever imported: Python compiles those when they are.
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 
-# Container images often set it: every process would then compile those thousands anew, most of the time that it starts in.
+# Container images often set it: every process would then compile those thousands anew, more than half of its start.
 export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: demo test lint clean

@@ -28,10 +28,9 @@ from .recipes.base import TrainConfig
 
 # What can be set of a recipe, and in which stages.
 SCENES = ("unet", "ssr", "few_step", "controlnet")
-SETTINGS = {"noisier": (*SCENES, "motion")} | dict.fromkeys(
+SETTINGS = {"noisier": (*SCENES, "motion"), "only": ("unet", "ssr")} | dict.fromkeys(
     ("reference_is_target", "same_way", "tones", "favour"), SCENES
 )
-SETTINGS |= {"only": ("unet", "ssr")}
 SHARE = options.number(0, 1, "0.1 to 0.9")
 
 
