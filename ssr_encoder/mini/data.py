@@ -43,6 +43,7 @@ class Example:
     target: Scenes  # on the CPU
     pictures: Tensor  # (n, 3, size, size) in [-1, 1]
     subject_area: Tensor  # (n, size, size): coverage of all subjects in the target
+    areas: Tensor  # (n, 2, size, size): coverage of each reference's subject in the target
     caption_ids: Tensor  # (n, length)
     references: Tensor  # (n, 2, 3, size, size) in [-1, 1]
     reference_masks: Tensor  # (n, 2, size, size), the visible coverage of the asked-for subject
@@ -64,6 +65,7 @@ def plan(
     tones: float = 0.0,
     favour: Mapping[str, float] | None = None,
     same_way: float | None = None,
+    turned: float = 1.0,
 ) -> Plan:
     """Decide what n examples show.
 
@@ -72,10 +74,13 @@ def plan(
         reference_is_target: share of examples whose reference is the target itself (the paper's training); the
             others get another scene with the same identity (and, mostly, a distractor).
         tones: share of the subjects in nameless colours, as for :func:`sample_scenes`.
-        favour: concepts that the targets show more often, as for :func:`sample_scenes`.
+        favour: concepts, and drawings of them, that are shown more often, as for :func:`sample_scenes`.
+        turned: how much more often a nameless colour is a turned hue, as for :func:`sample_scenes`.
         same_way: share of the subjects that look the same way in the reference as in the target; default: by chance.
     """
-    target = sample_scenes(world, n, generator, split=split, subjects=subjects, tones=tones, favour=favour)
+    target = sample_scenes(
+        world, n, generator, split=split, subjects=subjects, tones=tones, favour=favour, turned=turned
+    )
     itself = torch.rand(n, generator=generator) < reference_is_target
     references, query_ids, enough = [], [], []
     for slot in range(SUBJECTS):
@@ -96,6 +101,7 @@ def plan(
             first=first,
             distinct=0.85,
             tones=tones,
+            turned=turned,
             facing=facing,
         )
         references.append(scenes)
@@ -136,6 +142,7 @@ def picture(world: World, config: MiniConfig, plan: Plan) -> Example:
         target=target,
         pictures=pictures,
         subject_area=masks.sum(1).clamp(max=1),
+        areas=masks[:, :SUBJECTS],
         caption_ids=put(plan.caption_ids),
         references=torch.stack(references, 1),
         reference_masks=torch.stack(reference_masks, 1),

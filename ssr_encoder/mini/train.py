@@ -2,9 +2,9 @@
 
     python -m ssr_encoder.mini.train STAGE --time-limit 9m --out DIR [--resume DIR] [--weights DIR]
 
-STAGE is vae, clip, oracle, captioner, dino, unet, ssr, few_step, controlnet or motion. ``--weights`` is the folder with
-the finished earlier stages (default: the shipped weights). A stage starts from its own weights there, if there are any,
-from random ones otherwise; ``--continue`` also counts on from their steps and samples.
+STAGE is vae, clip, oracle, captioner, dino, unet, ssr, aligner, few_step, controlnet or motion. ``--weights`` is the
+folder with the finished earlier stages (default: the shipped weights). A stage starts from its own weights there, if
+there are any, from random ones otherwise; ``--continue`` also counts on from their steps and samples.
 ``--resume`` goes on from a folder that an earlier run wrote, with the optimiser's state. Every half minute prints a
 line of figures and appends it to DIR/STAGE.jsonl; every ``--save-every`` saves everything and draws DIR/STAGE.png.
 """
@@ -25,11 +25,12 @@ from ..images import picture_grid
 from .models import MiniConfig, weights_dir
 from .recipes import RECIPES
 from .recipes.base import TrainConfig
+from .world import load_world
 
 # What can be set of a recipe, and in which stages.
 SCENES = ("unet", "ssr", "few_step", "controlnet")
-SETTINGS = {"noisier": (*SCENES, "motion"), "only": ("unet", "ssr")} | dict.fromkeys(
-    ("reference_is_target", "same_way", "tones", "favour"), SCENES
+SETTINGS = {"noisier": (*SCENES, "motion"), "only": ("unet", "ssr"), "learn": ("unet", "ssr")} | dict.fromkeys(
+    ("reference_is_target", "same_way", "tones", "turned", "favour"), SCENES
 )
 SHARE = options.number(0, 1, "0.1 to 0.9")
 
@@ -44,7 +45,7 @@ def seconds(text: str) -> float:
 
 def times(text: str) -> dict[str, float]:
     """ "cat=8,bus=2" as a number above 0 for each name."""
-    found = {name: float(value) for name, value in re.findall(r"([a-z ]+)=(\d+(?:\.\d+)?)(?:,|$)", text)}
+    found = {name: float(value) for name, value in re.findall(r"([a-z /]+)=(\d+(?:\.\d+)?)(?:,|$)", text)}
     if not found or 0 in found.values() or len(found) != text.count(",") + 1:
         raise argparse.ArgumentTypeError(f"{text!r} says not how many times; write cat=8,bus=2")
     return found
@@ -109,7 +110,22 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--tones", type=SHARE, default=None, help="share of subjects in nameless colours (unet and on)")
     parser.add_argument(
-        "--favour", type=times, default=None, help="concepts drawn more often, and how many times, such as cat=8,bus=2"
+        "--turned",
+        type=options.number(0.01, 1000, "10"),
+        help="how many times more often a nameless colour is a turned hue of the drawing's own (unet and on)",
+    )
+    parser.add_argument(
+        "--favour",
+        type=times,
+        default=None,
+        help="concepts, or drawings of one, drawn more often, and how many times, such as cat=8,balloon/noto=6",
+    )
+    parser.add_argument(
+        "--learn",
+        type=lambda text: tuple(text.split(",")),
+        metavar="CONCEPTS",
+        help="what alone is learned from pictures, such as balloon,cat; everywhere else the model is held to what it "
+        "predicted at the start (unet, ssr)",
     )
     parser.add_argument(
         "--only",
@@ -152,9 +168,14 @@ def main(argv: list[str] | None = None) -> None:
             setattr(RECIPES[args.stage], name, getattr(args, name))
     if args.resume and not (state := args.resume / f"{args.stage}.state.pt").is_file():
         raise SSRError(f"{state} is not there, nothing to go on from; give the --out of an earlier run of this stage")
+    if args.favour or args.learn:
+        world = load_world("cpu", args.weights)
+        drawings = {f"{concept}/{style}" for concept in world.concepts for style in world.styles}
+        if unknown := sorted(set(args.favour or ()) - set(world.concepts) - drawings):
+            raise SSRError(f"--favour names {unknown[0]!r}, which is nothing in this world; write cat=8,bus=2")
+        if unknown := sorted(set(args.learn or ()) - set(world.concepts)):
+            raise SSRError(f"--learn names {unknown[0]!r}, which is nothing in this world; write balloon,cat")
     recipe = RECIPES[args.stage](MiniConfig(), train, device, args.weights)
-    if args.favour and (unknown := sorted(set(args.favour) - set(recipe.world.concepts))):
-        raise SSRError(f"--favour names {unknown[0]!r}, which is nothing in this world; write cat=8,bus=2")
     if args.resume:
         recipe.resume(args.resume)
     elif args.go_on:

@@ -12,7 +12,13 @@ from ssr_encoder.mini.train import main, parse
 
 @pytest.mark.parametrize(
     "stage, option",
-    [("vae", "--noisier"), ("clip", "--same-way"), ("motion", "--reference-is-target"), ("few_step", "--only")],
+    [
+        ("vae", "--noisier"),
+        ("clip", "--same-way"),
+        ("motion", "--reference-is-target"),
+        ("few_step", "--only"),
+        ("vae", "--learn"),
+    ],
 )
 def test_a_setting_that_a_stage_does_not_have_is_refused(tmp_path, stage, option):
     with pytest.raises(SSRError, match=f"{option} is nothing to stage {stage}"):
@@ -46,7 +52,12 @@ def test_settings_reach_the_recipe(tmp_path, monkeypatch):
     seen = {}
 
     def run(recipe, report_every):
-        seen.update(recipe.planning, warmup=recipe.train_config.warmup, parameters=len(recipe.parameters_list))
+        seen.update(
+            recipe.planning,
+            learn=recipe.learn,
+            warmup=recipe.train_config.warmup,
+            parameters=len(recipe.parameters_list),
+        )
         raise Told
 
     recipe = type("UNet", (RECIPES["unet"],), {"run": run})
@@ -54,11 +65,15 @@ def test_settings_reach_the_recipe(tmp_path, monkeypatch):
     words = ["--tones", "0.6", "--same-way", "1", "--favour", "cat=8,hot air balloon=1.5", "--out", str(tmp_path)]
     with pytest.raises(SSRError, match="--favour names 'hot air balloon', which is nothing in this world"):
         main(["unet", *words])
-    words[words.index("--favour") + 1] = "cat=8,bus=1.5"
-    words += ["--warmup", "7", "--only", "unet.conv_out"]
+    words[words.index("--favour") + 1] = "cat=8,cat/noto=1.5"
+    words += ["--warmup", "7", "--only", "unet.conv_out", "--turned", "4", "--learn", "cat,gryphon"]
+    with pytest.raises(SSRError, match="--learn names 'gryphon', which is nothing in this world"):
+        main(["unet", *words])
+    words[-1] = "cat"
     with pytest.raises(Told):
         main(["unet", *words])
-    assert (seen["tones"], seen["same_way"], seen["favour"]) == (0.6, 1.0, {"cat": 8.0, "bus": 1.5})
+    assert (seen["tones"], seen["same_way"], seen["favour"]) == (0.6, 1.0, {"cat": 8.0, "cat/noto": 1.5})
+    assert (seen["turned"], seen["learn"]) == (4.0, ("cat",))
     assert seen["warmup"] == 7 and seen["parameters"] == 2, "the weight and the bias"
 
 

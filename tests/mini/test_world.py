@@ -73,6 +73,21 @@ def test_favoured_concepts_are_drawn_more_often():
         sample_scenes(few, 1, generator(), favour={"gryphon": 2.0})
 
 
+def test_favoured_drawings_are_those_of_their_concept_more_often():
+    few = World.load()
+    few.restrict(["cat", "bus"], few.styles)
+    noto = few.styles.index("noto")
+    favour = {"cat/noto": 4.0}
+    scenes = sample_scenes(few, 3000, generator(), favour=favour, subjects=(1.0, 0.0, 0.0))
+    cat = scenes.concept[:, 0] == few.concepts.index("cat")
+    assert cat.float().mean() == pytest.approx(0.5, abs=0.03), "the concept itself is as often there"
+    shares = [(scenes.style[part, 0] == noto).float().mean() for part in (cat, ~cat)]
+    drawings = len(few.styles)
+    assert shares == pytest.approx([4 / (3 + drawings), 1 / drawings], abs=0.04)
+    with pytest.raises(ValueError, match="cat/oil"):
+        sample_scenes(few, 1, generator(), favour={"cat/oil": 2.0})
+
+
 def test_a_drawing_faces_the_way_that_is_asked_for(world):
     """Of the first subject alone; nothing else is drawn differently but where things go."""
     facing = torch.arange(64) % 3 == 0

@@ -7,7 +7,7 @@ import torch
 
 from ssr_encoder.mini.models import weights_dir
 from ssr_encoder.mini.world import World, captions, load_world, query_texts, sample_scenes
-from ssr_encoder.mini.world.tint import APART, BLENDS, COLOURS, DUOTONES, ENDS_APART, TONES, TURNS, tint
+from ssr_encoder.mini.world.tint import APART, BLENDS, COLOURS, DUOTONES, ENDS_APART, TONES, TURNS, tint, turned_tones
 
 
 @pytest.fixture(scope="module")
@@ -132,3 +132,17 @@ def test_tones_are_not_named(world):
     toned = scenes.colour[scenes.concept >= 0] >= len(COLOURS)
     assert toned.float().mean() > 0.9
     assert sum(word in COLOURS for word in words) <= 2 * int((~toned).sum())
+
+
+def test_turned_hues_can_be_more_often(world):
+    def share(turned: float) -> float:
+        scenes = sample_scenes(world, 4000, generator(5), tones=1.0, turned=turned, favour={"bus": 1e6})
+        nameless = scenes.colour[:, 0] - len(COLOURS)
+        return float(turned_tones("cpu")[nameless[nameless >= 0]].float().mean())
+
+    free = world.tones[world.concepts.index("bus")]
+    turns = int((free & turned_tones("cpu")).sum())
+    assert 0 < turns < TURNS + 1 and int(turned_tones("cpu").sum()) == TURNS
+    others = int(free.sum()) - turns
+    assert share(1.0) == pytest.approx(turns / (turns + others), abs=0.03)
+    assert share(10.0) == pytest.approx(10 * turns / (10 * turns + others), abs=0.03)

@@ -1,5 +1,6 @@
 """The embedded model's recipes by stage name, in the order in which they are run."""
 
+from .aligner import AlignerRecipe
 from .captioner import CaptionerRecipe
 from .clip import CLIPRecipe
 from .controlnet import ControlNetRecipe
@@ -20,6 +21,7 @@ RECIPES = {
         DINORecipe,
         UNetRecipe,
         SSRRecipe,
+        AlignerRecipe,
         FewStepRecipe,
         ControlNetRecipe,
         MotionRecipe,

@@ -5,6 +5,8 @@ from dataclasses import dataclass, fields
 
 import torch
 
+from .tint import turned_tones
+
 SLOTS = 3
 _SIZES = ((0.42, 0.65), (0.34, 0.56), (0.30, 0.46))  # of the picture's side, by number of subjects
 _LAYOUTS = 16  # layouts drawn per scene, of which one that hides little is kept
@@ -90,6 +92,7 @@ def sample_scenes(
     tones: float = 0.0,
     favour: Mapping[str, float] | None = None,
     facing: torch.Tensor | None = None,
+    turned: float = 1.0,
 ) -> Scenes:
     """Draws n random scenes on the world's device.
 
@@ -107,8 +110,10 @@ def sample_scenes(
         tones: probability that a subject wears a nameless tone (tint.py) instead of its colour. Colours that are held
             out in another drawing of the concept then always give way, "as drawn" mostly: they would tell the drawing.
         favour: concept -> how many times more often than another it is drawn as a scene's one subject; concepts that
-            are not in it 1. Of several subjects too they are more often there.
+            are not in it 1. Of several subjects too they are more often there. "concept/style" -> how many times more
+            often it is that drawing of the concept.
         facing: BoolTensor (n,), whether slot 0's drawing is mirrored; default: half are.
+        turned: how many times more often than another a tone is a turned hue of the drawing's own colours.
     """
     if second is not None and first is None:
         raise ValueError("second= needs first=")
@@ -130,8 +135,10 @@ def sample_scenes(
     # Distinct concepts: the largest of random keys u^(1/weight) (Efraimidis and Spirakis 2006). Forced ones come first,
     # then none may repeat them.
     favour = favour or {}
-    if unknown := sorted(set(favour) - set(world.concepts)):
-        raise ValueError(f"favour has concepts that the world has not: {', '.join(unknown)}")
+    drawings = {f"{c}/{s}" for c in world.concepts for s in world.styles}
+    if unknown := sorted(set(favour) - set(world.concepts) - drawings):
+        raise ValueError(f"favour has what the world has not: {', '.join(unknown)}")
+    liked = torch.tensor([[favour.get(f"{c}/{s}", 1.0) for s in world.styles] for c in world.concepts], device=device)
     weight = torch.tensor([favour.get(name, 1.0) for name in world.concepts], device=device)
     keys = rand(n, len(world.concepts)) ** (1 / weight) * allowed.flatten(1).any(1)
     for identity in forced:
@@ -154,9 +161,9 @@ def sample_scenes(
             style[:, slot], colour[:, slot] = (t.to(device) for t in identity[1:])
         else:
             taken = _taken(allowed, concept, style, colour, slot)
-            style[:, slot], colour[:, slot] = _dress(allowed, concept[:, slot], generator, taken)
+            style[:, slot], colour[:, slot] = _dress(allowed, concept[:, slot], generator, taken, liked)
             if tones:
-                toned = _tone(world, concept[:, slot], colour[:, slot], tones, generator)
+                toned = _tone(world, concept[:, slot], colour[:, slot], tones, turned, generator)
                 colour[:, slot] = torch.where(world.person[concept[:, slot]], colour[:, slot], toned)
 
     place_weight = torch.full((len(world.places),), (1 - plain) / (len(world.places) - 1), device=device)
@@ -194,11 +201,13 @@ def sample_scenes(
     )
 
 
-def _dress(allowed, concept, generator, taken=None) -> tuple[torch.Tensor, torch.Tensor]:
-    """Style and colour for concepts (n,); drawings evenly, "as drawn" as often as two recolourings."""
+def _dress(allowed, concept, generator, taken=None, liked=None) -> tuple[torch.Tensor, torch.Tensor]:
+    """Style and colour for concepts (n,); drawings evenly, or as they are ``liked`` (concepts, styles), "as drawn" as
+    often as two recolourings."""
     weight = allowed.float()
     weight = torch.cat([weight[..., :1] * 2, weight[..., 1:]], -1)
-    weight = (weight / weight.sum(-1, keepdim=True).clamp_min(1)).flatten(1)[concept]
+    weight = weight / weight.sum(-1, keepdim=True).clamp_min(1)
+    weight = (weight if liked is None else weight * liked[..., None]).flatten(1)[concept]
     if taken is not None:
         weight = weight * ~taken
     # A class without a second identity: only in slots that stay empty, or beside a forced identity of its own.
@@ -207,12 +216,13 @@ def _dress(allowed, concept, generator, taken=None) -> tuple[torch.Tensor, torch
     return pick // allowed.shape[-1], pick % allowed.shape[-1]
 
 
-def _tone(world, concept, colour, share: float, generator) -> torch.Tensor:
+def _tone(world, concept, colour, share: float, turned: float, generator) -> torch.Tensor:
     """Colours (n,) of subjects of which about ``share`` have become tones."""
     share = torch.where(world.holdout.any(1)[concept, colour], torch.where(colour > 0, 1.0, max(share, 0.75)), share)
     suits = world.tones[concept]
     some = suits.any(1)
-    tone = torch.multinomial(suits.float() + ~some[:, None], 1, generator=generator)[:, 0] + len(world.colours)
+    often = suits * torch.where(turned_tones(suits.device), turned, 1.0) + ~some[:, None]
+    tone = torch.multinomial(often, 1, generator=generator)[:, 0] + len(world.colours)
     toned = torch.rand(len(concept), generator=generator, device=concept.device) < share
     return torch.where(toned & some, tone, colour)
 

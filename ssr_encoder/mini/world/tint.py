@@ -65,6 +65,11 @@ def _tones() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 _STOPS, _WAYS, _TURNS = _tones()
 
 
+def turned_tones(device) -> torch.Tensor:
+    """Which tones turn the hue of the drawing's own colours: BoolTensor (TONES,)."""
+    return (_TURNS[len(COLOURS) :] > 0).to(device)
+
+
 def free_tones(held_out: torch.Tensor, means: torch.Tensor) -> torch.Tensor:
     """Which tones show no held-out colour: BoolTensor (n, TONES).
 
