@@ -43,7 +43,6 @@ class Example:
     target: Scenes  # on the CPU
     pictures: Tensor  # (n, 3, size, size) in [-1, 1]
     subject_area: Tensor  # (n, size, size): coverage of all subjects in the target
-    areas: Tensor  # (n, 2, size, size): coverage of each reference's subject in the target
     caption_ids: Tensor  # (n, length)
     references: Tensor  # (n, 2, 3, size, size) in [-1, 1]
     reference_masks: Tensor  # (n, 2, size, size), the visible coverage of the asked-for subject
@@ -142,7 +141,6 @@ def picture(world: World, config: MiniConfig, plan: Plan) -> Example:
         target=target,
         pictures=pictures,
         subject_area=masks.sum(1).clamp(max=1),
-        areas=masks[:, :SUBJECTS],
         caption_ids=put(plan.caption_ids),
         references=torch.stack(references, 1),
         reference_masks=torch.stack(reference_masks, 1),

@@ -25,11 +25,11 @@ from ..images import picture_grid
 from .models import MiniConfig, weights_dir
 from .recipes import RECIPES
 from .recipes.base import TrainConfig
-from .world import load_world
+from .world.scenes import favourites
 
 # What can be set of a recipe, and in which stages.
 SCENES = ("unet", "ssr", "few_step", "controlnet")
-SETTINGS = {"noisier": (*SCENES, "motion"), "only": ("unet", "ssr"), "learn": ("unet", "ssr")} | dict.fromkeys(
+SETTINGS = {"noisier": (*SCENES, "motion"), "only": ("unet", "ssr")} | dict.fromkeys(
     ("reference_is_target", "same_way", "tones", "turned", "favour"), SCENES
 )
 SHARE = options.number(0, 1, "0.1 to 0.9")
@@ -121,13 +121,6 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         help="concepts, or drawings of one, drawn more often, and how many times, such as cat=8,balloon/noto=6",
     )
     parser.add_argument(
-        "--learn",
-        type=lambda text: tuple(text.split(",")),
-        metavar="CONCEPTS",
-        help="what alone is learned from pictures, such as balloon,cat; everywhere else the model is held to what it "
-        "predicted at the start (unet, ssr)",
-    )
-    parser.add_argument(
         "--only",
         type=pattern,
         metavar="PATTERN",
@@ -168,14 +161,9 @@ def main(argv: list[str] | None = None) -> None:
             setattr(RECIPES[args.stage], name, getattr(args, name))
     if args.resume and not (state := args.resume / f"{args.stage}.state.pt").is_file():
         raise SSRError(f"{state} is not there, nothing to go on from; give the --out of an earlier run of this stage")
-    if args.favour or args.learn:
-        world = load_world("cpu", args.weights)
-        drawings = {f"{concept}/{style}" for concept in world.concepts for style in world.styles}
-        if unknown := sorted(set(args.favour or ()) - set(world.concepts) - drawings):
-            raise SSRError(f"--favour names {unknown[0]!r}, which is nothing in this world; write cat=8,bus=2")
-        if unknown := sorted(set(args.learn or ()) - set(world.concepts)):
-            raise SSRError(f"--learn names {unknown[0]!r}, which is nothing in this world; write balloon,cat")
     recipe = RECIPES[args.stage](MiniConfig(), train, device, args.weights)
+    if args.favour and (unknown := sorted(set(args.favour) - favourites(recipe.world))):
+        raise SSRError(f"--favour names {unknown[0]!r}, which is nothing in this world; write cat=8,bus=2")
     if args.resume:
         recipe.resume(args.resume)
     elif args.go_on:

@@ -17,7 +17,7 @@ from ssr_encoder.mini.train import main, parse
         ("clip", "--same-way"),
         ("motion", "--reference-is-target"),
         ("few_step", "--only"),
-        ("vae", "--learn"),
+        ("clip", "--turned"),
     ],
 )
 def test_a_setting_that_a_stage_does_not_have_is_refused(tmp_path, stage, option):
@@ -52,12 +52,7 @@ def test_settings_reach_the_recipe(tmp_path, monkeypatch):
     seen = {}
 
     def run(recipe, report_every):
-        seen.update(
-            recipe.planning,
-            learn=recipe.learn,
-            warmup=recipe.train_config.warmup,
-            parameters=len(recipe.parameters_list),
-        )
+        seen.update(recipe.planning, warmup=recipe.train_config.warmup, parameters=len(recipe.parameters_list))
         raise Told
 
     recipe = type("UNet", (RECIPES["unet"],), {"run": run})
@@ -66,14 +61,11 @@ def test_settings_reach_the_recipe(tmp_path, monkeypatch):
     with pytest.raises(SSRError, match="--favour names 'hot air balloon', which is nothing in this world"):
         main(["unet", *words])
     words[words.index("--favour") + 1] = "cat=8,cat/noto=1.5"
-    words += ["--warmup", "7", "--only", "unet.conv_out", "--turned", "4", "--learn", "cat,gryphon"]
-    with pytest.raises(SSRError, match="--learn names 'gryphon', which is nothing in this world"):
-        main(["unet", *words])
-    words[-1] = "cat"
+    words += ["--warmup", "7", "--only", "unet.conv_out", "--turned", "4"]
     with pytest.raises(Told):
         main(["unet", *words])
     assert (seen["tones"], seen["same_way"], seen["favour"]) == (0.6, 1.0, {"cat": 8.0, "cat/noto": 1.5})
-    assert (seen["turned"], seen["learn"]) == (4.0, ("cat",))
+    assert seen["turned"] == 4.0
     assert seen["warmup"] == 7 and seen["parameters"] == 2, "the weight and the bias"
 
 

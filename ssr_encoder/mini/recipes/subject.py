@@ -26,7 +26,6 @@ from ..data import Plans, Ring, draw, picture, pooled_area, random_queries
 from ..models import MODEL_INDEX, MiniConfig, make_scheduler, make_subject_config, make_unet, tokenize
 from ..preview import preview
 from ..world import load_world
-from .anchor import Anchor
 from .base import Recipe, TrainConfig, learn_only
 from .channels_last import lay_out
 from .replica import Replica
@@ -69,7 +68,6 @@ class UNetRecipe(Recipe):
     favour = dict.fromkeys(("balloon", "bus", "cat", "mushroom", "umbrella"), 2.0)
     turned = 1.0  # how many times more often than another a nameless colour is a turned hue
     only = ""  # which parameters learn: a regular expression that their names begin with
-    learn: tuple[str, ...] = ()  # concepts that alone are learned from pictures, all else kept (anchor.py); (): all
     train_base = True
     replicated = True  # on a GPU a copy in bfloat16 learns, its step recorded as one graph
 
@@ -91,11 +89,6 @@ class UNetRecipe(Recipe):
             self.denoiser.unet.to(memory_format=torch.channels_last)
         scheduler = DDPMScheduler.from_config(make_scheduler().config)
         self.scheduler, self.alphas = scheduler, scheduler.alphas_cumprod.to(device)
-        self.anchor = None
-        if self.learn:
-            start = self._make_denoiser()
-            start.load_state_dict(self.denoiser.state_dict())
-            self.anchor = Anchor(start, self.sampler, self.learn)
         self.ring = Ring(self.ring_sizes["cuda" if self.cuda else "cpu"])
         self.due, self._plans = 0.0, None
         self.streams = Streams(train.streams)
@@ -147,8 +140,7 @@ class UNetRecipe(Recipe):
         with self.autocast():
             hidden = self._see(example.references.flatten(0, 1)).unflatten(0, (-1, 2))
             latents = self._to_latents(example.pictures)
-        areas = {"areas": self.anchor.areas(example, self.config.latent_size).to(half)} if self.anchor else {}
-        return areas | {
+        return {
             "latents": latents.to(half),
             "area": pooled_area(example.subject_area, self.config.latent_size).to(half),
             "caption_ids": example.caption_ids,
@@ -256,14 +248,9 @@ class UNetRecipe(Recipe):
         timesteps = self._timesteps(n)
         noise = self._noise(batch)
         model |= {"noisy": self.scheduler.add_noise(latents, noise, timesteps), "timesteps": timesteps}
-        target = self.scheduler.get_velocity(latents, noise, timesteps)
-        if self.anchor:
-            with self.autocast():
-                given = torch.stack([has_subject, has_subject & second], 1)
-                target = self.anchor.target(self._denoise, model, target, batch["areas"], given)
         return {
             "model": model,
-            "target": target,
+            "target": self.scheduler.get_velocity(latents, noise, timesteps),
             "asked": asked & (scale > 0),
             "pixel_weight": 1 + (self.subject_pixels - 1) * batch["area"].float(),
         }

@@ -70,6 +70,11 @@ def allowed_identities(world, split: str) -> torch.Tensor:
     raise ValueError(f"split must be 'train', 'holdout' or 'any', not {split!r}")
 
 
+def favourites(world) -> set[str]:
+    """What ``favour`` of :func:`sample_scenes` may name: concepts and their drawings."""
+    return set(world.concepts) | {f"{concept}/{style}" for concept in world.concepts for style in world.styles}
+
+
 def random_identities(world, n: int, generator, split: str = "train") -> tuple[torch.Tensor, ...]:
     """n identities (concept, style, colour), each (n,) long: concepts evenly, then a drawing and a colour of it."""
     allowed = allowed_identities(world, split)
@@ -135,8 +140,7 @@ def sample_scenes(
     # Distinct concepts: the largest of random keys u^(1/weight) (Efraimidis and Spirakis 2006). Forced ones come first,
     # then none may repeat them.
     favour = favour or {}
-    drawings = {f"{c}/{s}" for c in world.concepts for s in world.styles}
-    if unknown := sorted(set(favour) - set(world.concepts) - drawings):
+    if unknown := sorted(set(favour) - favourites(world)):
         raise ValueError(f"favour has what the world has not: {', '.join(unknown)}")
     liked = torch.tensor([[favour.get(f"{c}/{s}", 1.0) for s in world.styles] for c in world.concepts], device=device)
     weight = torch.tensor([favour.get(name, 1.0) for name in world.concepts], device=device)
