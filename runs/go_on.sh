@@ -11,7 +11,7 @@ FROM=${FROM:-ssr_encoder/mini/weights}
 PARTS=${PARTS:-unet aligner companions}
 declare -A MORE=(
   [unet]=${UNET_MORE:-"--batch-size 512 --learning-rate 1e-3 --decay 0.75 --same-way 0.9 --tones 0.5
-    --favour cat=3,balloon=5,fox=2,bus=2,apple=2,penguin=2.5,panda=1.5,mushroom=1.5,umbrella=1.5,ghost=1.5"}
+    --turned 4 --favour cat=3,balloon=5,balloon/noto=3,fox=2,bus=2,apple=2,penguin=2.5,panda=1.5,mushroom=1.5,umbrella=1.5,ghost=1.5"}
   [aligner]=${ALIGNER_MORE:-"--decay 0.6 --warmup 30 --ema-decay 0.99"}
   [few_step]=${FEW_STEP_MORE:-"--no-compile --batch-size 256 --learning-rate 7e-4 --decay 0.9 --ema-decay 0.995"}
   [motion]=${MOTION_MORE:-"--no-compile --batch-size 16 --learning-rate 8e-4 --decay 0.85 --ema-decay 0.995"}
