@@ -14,12 +14,12 @@ N=${N:-1000} M=${M:-128} K=${K:-24} ONLY=${ONLY:-base steps few control motion} 
 export OMP_NUM_THREADS=1  # a job a core: where every job had a thread for each of 16 cores, ten hindered one another
 mkdir -p "$OUT"
 
-REGIONS=text,mask,box,point  # in one command: their pictures without a subject are the same
-[ "$DEVICE" != cuda ] || REGIONS=${REGIONS//,/ }  # but on a GPU it is other work that takes the time
+TOGETHER="text,mask,box,point twin composed,boxed"  # in one command: their pictures without a subject are the same
+[ "$DEVICE" != cuda ] || TOGETHER=${TOGETHER//,/ }  # but on a GPU it is other work that takes the time
 
 jobs() {
   local lines
-  for lines in $REGIONS twin composed; do
+  for lines in $TOGETHER; do
     echo "base base-${lines//,/-} ssr proof -n $N --steps 8 --lines $lines"
     echo "steps steps-30-${lines//,/-} ssr proof -n $M --steps 30 --lines $lines"
     echo "steps steps-8-${lines//,/-} ssr proof -n $M --steps 8 --lines $lines"

@@ -11,16 +11,16 @@ from .folders import check_own_folder, whole_folder
 from .sources import load_encoder
 from .terminal import progress
 
-LINES = ("text", "mask", "box", "point", "twin", "composed")
+LINES = ("text", "mask", "box", "point", "twin", "composed", "boxed")
 
 EPILOG = """\
 lines:
   text, mask, box, point   the same subjects in the same pictures, asked for in four ways
   twin                     one of two of the same class, by a box
-  composed                 two subjects of two pictures in one
+  composed, boxed          two subjects of two pictures in one, by a word each, and by a word and a box each
 
 examples:
-  ssr proof                                     all lines, 300 cases each: an hour on two CPU cores, minutes on a GPU
+  ssr proof                                     all lines, 300 cases each: two hours of a CPU core, minutes on a GPU
   ssr proof -n 50 --lines text,composed         a quick look
   ssr proof --few-steps                         the same in 8 steps, by the distilled LoRA
   ssr proof --device cuda --batch 64 -o proof-1

@@ -25,9 +25,10 @@ from .proof_pictures import make_pictures
 from .world import Scenes, World, boxes, load_world, query_texts, random_identities, sample_scenes
 from .world.captions import PHRASES, article
 
-# How a subject is asked for; "twin" is a box around one of two subjects of the same class.
-SINGLE = ("text", "mask", "box", "point", "twin")
-LINES = (*SINGLE, "composed")
+# How a subject is asked for; "twin" is a box around one of two subjects of the same class. Two subjects of two pictures
+# are "composed" by a word each, and, in the same cases, "boxed" by a word and a box each.
+PAIRS = ("composed", "boxed")
+LINES = ("text", "mask", "box", "point", "twin", *PAIRS)
 METRICS = ("shown", "identity", "other", "place")
 # Two of one class: the subject is nearer to the asked-for identity than to its twin's.
 TWIN_METRICS = (*METRICS, "told_apart")
@@ -58,15 +59,15 @@ def wilson(successes: float, n: int) -> tuple[float, float]:
 
 
 def make_cases(world: World, line: str, n: int, seed: int) -> list[Case]:
-    """n cases of a line. Text, mask, box and point ask for the same subjects in the same pictures.
+    """n cases of a line. Text, mask, box and point ask for the same subjects in the same pictures, as do both of PAIRS.
 
     Give a world on the CPU: the same seed then makes the same cases on every machine.
     """
-    generator = torch.Generator(world.device).manual_seed(seed + (1000 if line in ("twin", "composed") else 0))
+    generator = torch.Generator(world.device).manual_seed(seed + (0 if _group(line) == "single" else 1000))
     rng = random.Random(seed)
     places = torch.randint(0, len(world.places) - 1, (n,), generator=generator, device=world.device).tolist()
     firsts = [random_identities(world, n, generator, "holdout")]
-    if line == "composed":
+    if line in PAIRS:
         # Two of one class are told apart by "twin"; here the prompt must be able to name both.
         second = random_identities(world, n, generator, "holdout")
         while (same := second[0] == firsts[0][0]).any():
@@ -113,12 +114,15 @@ def _references(world: World, n: int, generator: torch.Generator, first, line: s
 
 def _query(world: World, line: str, concept: int, mask: Tensor, rng: random.Random) -> dict:
     size = mask.shape[-1]
-    if line in ("text", "composed"):
-        return {"query": query_texts(world, torch.tensor([concept]), torch.tensor([0]), rng)[0]}
+    asked = {}
+    if line in ("text", *PAIRS):
+        asked["query"] = query_texts(world, torch.tensor([concept]), torch.tensor([0]), rng)[0]
+    if line in ("box", "twin", "boxed"):
+        asked["box"] = (boxes(mask[None, None])[0, 0] * size).tolist()
+    if asked:
+        return asked
     if line == "mask":
         return {"mask": (mask > 0.5).cpu().numpy()}
-    if line in ("box", "twin"):
-        return {"box": (boxes(mask[None, None])[0, 0] * size).tolist()}
     inside = (mask >= min(0.9, float(mask.max()))).nonzero().float()
     centre = inside.mean(0)
     y, x = inside[(inside - centre).norm(dim=1).argmin()].tolist()  # the covered pixel nearest to the middle
@@ -221,4 +225,4 @@ def count_steps(n: int, steps: int, lines: tuple[str, ...], batch: int, scale_0:
 
 def _group(line: str) -> str:
     """Lines of a group have the same cases but for the query."""
-    return "single" if line in ("text", "mask", "box", "point") else line
+    return "pairs" if line in PAIRS else "twin" if line == "twin" else "single"

@@ -35,6 +35,7 @@ ASKED = {
     "point": "by a point",
     "twin": "one of two of a class, by a box",
     "composed": "two subjects of two pictures, by words",
+    "boxed": "the same two, by a word and a box each",
 }
 EXAMPLES = 6  # best, median and worst cases of each line on the page
 

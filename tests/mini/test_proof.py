@@ -14,6 +14,7 @@ from ssr_encoder.mini.judge import Verdict
 from ssr_encoder.mini.proof import (
     LINES,
     METRICS,
+    PAIRS,
     by_concept,
     count_steps,
     make_cases,
@@ -52,7 +53,7 @@ def test_cases(world, line):
     cases = make_cases(world, line, 40, seed=3)
     assert len(cases) == 40
     for case in cases:
-        assert len(case.concepts) == len(case.references) == len(case.queries) == (2 if line == "composed" else 1)
+        assert len(case.concepts) == len(case.references) == len(case.queries) == (2 if line in PAIRS else 1)
         for concept, (style, colour) in zip(case.concepts, case.identities, strict=True):
             assert world.holdout[concept, style, colour] and world.available[concept, style, colour]
             assert world.concepts[concept] in case.prompt.split()
@@ -86,6 +87,18 @@ def test_regions_lie_on_the_subject(world):
         x, y = with_point.queries[0]["point"]
         assert mask[int(y), int(x)]
         assert world.concepts[with_text.concepts[0]] in with_text.queries[0]["query"]
+
+
+def test_pairs_are_the_same_asked_for_in_two_ways(world):
+    for by_words, boxed in zip(*(make_cases(world, line, 20, seed=1) for line in PAIRS), strict=True):
+        assert by_words.prompt == boxed.prompt and by_words.identities == boxed.identities
+        for word, both, picture, same in zip(
+            by_words.queries, boxed.queries, by_words.references, boxed.references, strict=True
+        ):
+            assert set(word) == {"query"} and set(both) == {"query", "box"} and both["query"] == word["query"]
+            assert np.array_equal(np.asarray(picture), np.asarray(same))
+            x0, y0, x1, y1 = both["box"]
+            assert 0 <= x0 < x1 <= 128 and 0 <= y0 < y1 <= 128
 
 
 def verdict(**changes) -> Verdict:
@@ -176,7 +189,7 @@ def test_proof(tmp_path, capsys, monkeypatch):
 
 def test_lines_and_steps(capsys):
     assert COMMAND_LINES == LINES
-    assert count_steps(300, 20, LINES, 16) == 19 * 20 * 9
-    assert count_steps(300, 20, LINES, 16, scale_0=False) == 19 * 20 * 6
+    assert count_steps(300, 20, LINES, 16) == 19 * 20 * 10
+    assert count_steps(300, 20, LINES, 16, scale_0=False) == 19 * 20 * 7
     assert main(["proof", "--lines", "text,smell"]) == 2
     assert "smell" in capsys.readouterr().err
