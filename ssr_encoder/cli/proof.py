@@ -20,7 +20,7 @@ lines:
   composed, boxed          two subjects of two pictures in one, by a word each, and by a word and a box each
 
 examples:
-  ssr proof                                     all lines, 300 cases each: two hours of a CPU core, minutes on a GPU
+  ssr proof                                     all lines, 300 cases each: some hours of a CPU core, minutes on a GPU
   ssr proof -n 50 --lines text,composed         a quick look
   ssr proof --few-steps                         the same in 8 steps, by the distilled LoRA
   ssr proof --device cuda --batch 64 -o proof-1
