@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -41,9 +41,10 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         SSRError: the disk is full, or the place cannot be written.
     """
     inside = folder if folder.is_dir() else folder.parent
+    temporary = inside / f".{folder.name}.{secrets.token_hex(4)}"
     try:
-        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=inside))
         try:
+            temporary.mkdir(mode=0o700)  # within: an interrupt may come before the next line
             yield temporary
             for path in sorted(temporary.rglob("*")):
                 place = folder / path.relative_to(temporary)
