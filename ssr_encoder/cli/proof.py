@@ -50,6 +50,7 @@ def add_parser(subparsers):
     )
     parser.add_argument("-n", type=options.whole(1, 100_000), default=300, help="cases a line (default 300)")
     parser.add_argument("--steps", type=options.steps, metavar="N", help="denoising steps (default 20)")
+    parser.add_argument("--scale", type=options.scale, help="strength of the subjects, 0 to 10 (default the model's)")
     options.add_subject_guidance(parser)
     options.add_few_steps(parser)
     parser.add_argument("--seed", type=options.whole(0, 2**62), default=0, help="of cases and noise (default 0)")
@@ -75,6 +76,8 @@ def run(args) -> None:
         raise SSRError("--few-steps is without guidance, and so without --subject-guidance; leave one of them out")
     with progress(args) as start:
         ssr = load_encoder(args, start)
+        if args.scale is not None:
+            ssr.config.subject_scale = args.scale
         if args.subject_guidance is not None:
             ssr.config.subject_guidance = args.subject_guidance
         from ..mini import proof_report

@@ -1,6 +1,7 @@
 """What ``ssr proof`` leaves: when it is stopped, and of half of the work."""
 
 import json
+import re
 
 from ssr_encoder.mini import proof
 
@@ -34,3 +35,12 @@ def test_without_scale_0_the_rest_is_the_same(ssr, here, companions):
     assert {figure["n"] for figure in whole["scale_0"].values()} == {2}
     pages = [(here / name / "proof.html").read_text() for name in ("whole", "half")]
     assert "without subject" in pages[0] and "without subject" not in pages[1]
+
+
+def test_subjects_have_the_strength_that_is_asked_for(ssr, here, companions):
+    words = ("proof", "-n", 1, "--model", companions, "--lines", "mask", "--seed", 2202, "--steps", 2)
+    assert ssr(*words, "--device", "cpu", "--quiet", "--scale", 0).code == 0
+    assert json.loads((here / "ssr-proof" / "proof.json").read_text())["subject_scale"] == 0
+    page = (here / "ssr-proof" / "proof.html").read_text()
+    made, plain = re.findall(r'src="(data:[^"]*)"', page)[-2:]
+    assert made == plain, "the same as without subject"
