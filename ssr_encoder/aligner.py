@@ -31,6 +31,7 @@ class SubjectConfig:
     image_mean: list[float] = field(default_factory=lambda: [0.48145466, 0.4578275, 0.40821073])  # of the encoder
     image_std: list[float] = field(default_factory=lambda: [0.26862954, 0.26130258, 0.27577711])
     subject_scale: float = 0.65  # default lambda at inference
+    several_scale: float | None = None  # the same of each of several subjects, who share a softmax; None: subject_scale
     guidance_scale: float = 5.0  # default at inference
     subject_guidance: float = 0.0  # default at inference with guidance: extra weight of what the subjects change
     subject_guidance_until: float = 0.3  # the part of the denoising with it, from 0 (noise) to 1 (picture)
@@ -52,6 +53,10 @@ class SubjectConfig:
             raise SSRError(f"{wrong[0]} is {value!r} in the subject encoder's config; fetch the file again")
         return cls(**{k: v for k, v in values.items() if k in known})
 
+    def default_scale(self, subjects: int = 1) -> float:
+        """lambda of each of so many subjects, where it is not said."""
+        return self.subject_scale if subjects < 2 or self.several_scale is None else self.several_scale
+
     def to_dict(self) -> dict:
         """The fields as plain values, ready for JSON."""
         return dataclasses.asdict(self)
@@ -72,7 +77,16 @@ def _fits(name: str, value) -> bool:
         return isinstance(value, list) and bool(value) and all(number(i, whole=True, least=0) for i in value)
     if name in ("image_mean", "image_std"):
         return isinstance(value, list) and len(value) == 3 and all(number(v) for v in value)
-    if name in ("subject_scale", "guidance_scale", "subject_guidance", "subject_guidance_until", "point_radius"):
+    if name == "several_scale" and value is None:
+        return True
+    if name in (
+        "subject_scale",
+        "several_scale",
+        "guidance_scale",
+        "subject_guidance",
+        "subject_guidance_until",
+        "point_radius",
+    ):
         return number(value, least=0)
     return isinstance(value, str)
 

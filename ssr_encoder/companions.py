@@ -142,6 +142,8 @@ def subjects_by_frame(ssr: SSREncoder, frames: Sequence[Sequence[Subject]], *, g
     """
     import torch
 
+    from .subject import subject_scales
+
     every = [subject for subjects in frames for subject in subjects]
     if not every or len({len(subjects) for subjects in frames}) > 1:
         raise SSRError("every frame needs as many subjects as the others, at least one; leave one out by its scale 0")
@@ -152,7 +154,7 @@ def subjects_by_frame(ssr: SSREncoder, frames: Sequence[Sequence[Subject]], *, g
     def rows(values: list) -> torch.Tensor:
         return torch.stack(values).unflatten(0, (len(frames), -1))
 
-    scales = [ssr.config.subject_scale if subject.scale is None else subject.scale for subject in every]
+    scales = [scale for subjects in frames for scale in subject_scales(ssr.config, subjects)]
     factors = [[subject.layer_factor(name) for name in ssr.config.layers] for subject in every]
     tokens = rows([subject.tokens for subject in every])
     table = rows([scale * torch.tensor(row) for scale, row in zip(scales, factors, strict=True)])

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .errors import SSRError
-from .subject import Subject, check_scale
+from .subject import Subject, subject_scales
 
 
 @torch.no_grad()
@@ -35,15 +35,15 @@ def conditioning(
     Raises:
         SSRError: a subject was made by another encoder.
     """
-    used = []
+    subjects = list(subjects)
     for subject in subjects:
         if subject.fingerprint != ssr.fingerprint:
             raise SSRError(
                 f"subject {subject.query!r} was encoded by another model ({subject.fingerprint or 'unknown'}, this "
                 f"one is {ssr.fingerprint}); encode it again with this one"
             )
-        if _scale(ssr, subject) > 0:
-            used.append(subject)
+    scales = subject_scales(ssr.config, subjects)
+    used, scales = [s for s, x in zip(subjects, scales, strict=True) if x > 0], [x for x in scales if x > 0]
     if not used:
         return {}
     dtype = dtype or ssr.dtype
@@ -53,7 +53,9 @@ def conditioning(
     halves = halves and guidance and len(used) > 1 and not regional and not scheduled
     if guidance and not halves:
         tokens = torch.cat([torch.stack([s.unconditional_tokens for s in used])[None], tokens])
-    table = torch.tensor([[_scale(ssr, s) * s.layer_factor(n) for n in ssr.config.layers] for s in used])
+    table = torch.tensor(
+        [[x * s.layer_factor(n) for n in ssr.config.layers] for s, x in zip(used, scales, strict=True)]
+    )
     window = torch.tensor([s.steps for s in used]) if scheduled else None
     if window is not None:
         window = torch.where(window >= 1, 1.1, window)  # the last step's progress is 1
@@ -75,7 +77,3 @@ def _pack(ssr, tokens: Tensor, table: Tensor, window: Tensor | None, dtype: torc
     """Keys and values (R, 1, N*T, F) of tokens (R, N, T, D) under scales (N, layers)."""
     scale = float(table[0, 0]) if bool((table == table[0, 0]).all()) else table[None].to(ssr.device)
     return ssr.model.key_values(tokens.to(ssr.device, ssr.dtype), scale, window)[:, None].to(dtype)
-
-
-def _scale(ssr, subject: Subject) -> float:
-    return check_scale(ssr.config.subject_scale if subject.scale is None else subject.scale)

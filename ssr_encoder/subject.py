@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from .aligner import SubjectConfig
 from .errors import SSRError
 from .files import written_beside
 from .images import Frame, open_picture
@@ -162,6 +164,16 @@ class Subject:
         except (SafetensorError, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
             reason = f"{type(error).__name__}: {error}"[:80]
             raise SSRError(f"subject file {path} is damaged ({reason}); encode the subject again") from None
+
+
+def subject_scales(config: SubjectConfig, subjects: Sequence[Subject]) -> list[float]:
+    """Each subject's scale: its own, or the encoder's default for as many subjects as are not at 0.
+
+    Raises:
+        SSRError: as :func:`check_scale`.
+    """
+    default = config.default_scale(sum(subject.scale != 0 for subject in subjects))
+    return [check_scale(default if subject.scale is None else subject.scale) for subject in subjects]
 
 
 def check_scale(scale: float) -> float:

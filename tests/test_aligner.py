@@ -110,6 +110,14 @@ def test_config_refuses_what_it_does_not_know():
     assert SubjectConfig.from_dict(config.to_dict()) == config
     with pytest.raises(SSRError, match="unknown key num_scales"):
         SubjectConfig.from_dict({**config.to_dict(), "num_scales": 6})
-    for name, value in [("heads", "8"), ("head_dim", 0), ("hidden_layers", []), ("layers", [320]), ("image_mean", [1])]:
+    for name, value in [
+        ("heads", "8"),
+        ("head_dim", 0),
+        ("several_scale", -1),
+        ("several_scale", "1"),
+        ("hidden_layers", []),
+        ("layers", [320]),
+        ("image_mean", [1]),
+    ]:
         with pytest.raises(SSRError, match=name):
             SubjectConfig.from_dict({name: value})

@@ -222,6 +222,23 @@ def test_conditioning(encoder, subjects):
     assert masks.shape == (1, 2, 32, 48) and masks[0, 1].all() and masks[0, 0].sum() == 32 * 24
 
 
+def test_several_subjects_have_a_default_strength_of_their_own(encoder, subjects, subject_config):
+    model = copy.copy(encoder.model)
+    model.config = dataclasses.replace(subject_config, several_scale=1.7)
+    other = SSREncoder(model, encoder.text_encoder, encoder.tokenizer, encoder.image_encoder)
+
+    def pack(ssr, *given):
+        return ssr.conditioning(given)["ip_adapter_image_embeds"][0]
+
+    first, second = subjects
+    assert torch.equal(pack(other, first, second), pack(encoder, first.with_(scale=1.7), second.with_(scale=1.7)))
+    mixed = pack(encoder, first.with_(scale=1.7), second.with_(scale=0.1))
+    assert torch.equal(pack(other, first, second.with_(scale=0.1)), mixed)
+    assert not torch.equal(pack(other, first, second), pack(encoder, first, second))
+    alone = pack(encoder, first)  # and one at 0 is as if it were left out
+    assert torch.equal(pack(other, first), alone) and torch.equal(pack(other, first, second.with_(scale=0)), alone)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision(folder, encoder, dtype):
     half = SSREncoder.from_pretrained(folder, device="cpu", dtype=dtype)

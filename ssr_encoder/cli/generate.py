@@ -192,13 +192,12 @@ def run(args) -> None:
 
 
 def _used(ssr, sources: list[Source], subjects: list) -> list[dict]:
+    from ..subject import subject_scales
+
+    scales = subject_scales(ssr.config, subjects)
     return [
-        {
-            "reference": source.name,
-            "query": subject.query,
-            "scale": ssr.config.subject_scale if subject.scale is None else subject.scale,
-        }
-        for source, subject in zip(sources, subjects, strict=True)
+        {"reference": source.name, "query": subject.query, "scale": scale}
+        for source, subject, scale in zip(sources, subjects, scales, strict=True)
     ]
 
 

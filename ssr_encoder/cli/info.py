@@ -67,6 +67,7 @@ def _model(name: str) -> dict:
         "bytes": {path.name: path.stat().st_size for path in _weights(folder)},
         "scales": config.hidden_layers,
         "subject scale": config.subject_scale,
+        "subject scale of several": config.default_scale(2),
         "guidance scale": config.guidance_scale,
         "subject guidance": config.subject_guidance,
         "layers": dict(config.layers),

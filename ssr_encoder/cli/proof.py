@@ -77,7 +77,7 @@ def run(args) -> None:
     with progress(args) as start:
         ssr = load_encoder(args, start)
         if args.scale is not None:
-            ssr.config.subject_scale = args.scale
+            ssr.config.subject_scale = ssr.config.several_scale = args.scale
         if args.subject_guidance is not None:
             ssr.config.subject_guidance = args.subject_guidance
         from ..mini import proof_report

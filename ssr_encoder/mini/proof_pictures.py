@@ -53,7 +53,8 @@ def make_pictures(
             mine = subjects[start : start + batch]
             rows = [[getattr(s, half) for s in row] for half in halves for row in mine]
             tokens = torch.stack([torch.stack(row) for row in rows]).to(ssr.device, ssr.dtype)
-            embeds = [ssr.model.key_values(tokens, ssr.config.subject_scale).unflatten(0, (len(halves), -1))]
+            scale = ssr.config.default_scale(len(mine[0]))
+            embeds = [ssr.model.key_values(tokens, scale).unflatten(0, (len(halves), -1))]
         with subject_guidance(pipe.unet, strength, ssr.config.subject_guidance_until):
             pictures = pipe(
                 [case.prompt for case in part],

@@ -68,6 +68,7 @@ def record(
         "n": n,
         "steps": steps,
         "subject_scale": ssr.config.subject_scale,
+        "several_scale": ssr.config.default_scale(2),
         "guidance_scale": guidance_scale,
         "subject_guidance": ssr.config.subject_guidance if guidance_scale > 1 else 0.0,
         "few_steps": few_steps,
@@ -147,7 +148,8 @@ def proof_page(proof: dict, results: list[dict], radius: float) -> str:
     seconds = sum(line["seconds"] for line in proof["lines"].values())
     parts.append(
         f"<footer><p>Model {escape(str(proof['model']))} ({escape(proof['fingerprint'])}), {proof['steps']} steps, "
-        f"seed {proof['seed']}, subject scale {proof['subject_scale']:g}, guidance {proof['guidance_scale']:g}, "
+        f"seed {proof['seed']}, subject scale {proof['subject_scale']:g} (of each of two composed "
+        f"{proof['several_scale']:g}), guidance {proof['guidance_scale']:g}, "
         f"{seconds:.0f} s in {proof['dtype']} on {escape(proof['device'])} {escape(proof['device_name'])}. "
         f"{escape(versions)}{commit}. "
         f"{proof['made']}. All figures: proof.json.</p></footer>"

@@ -40,7 +40,8 @@ def test_without_scale_0_the_rest_is_the_same(ssr, here, companions):
 def test_subjects_have_the_strength_that_is_asked_for(ssr, here, companions):
     words = ("proof", "-n", 1, "--model", companions, "--lines", "mask", "--seed", 2202, "--steps", 2)
     assert ssr(*words, "--device", "cpu", "--quiet", "--scale", 0).code == 0
-    assert json.loads((here / "ssr-proof" / "proof.json").read_text())["subject_scale"] == 0
+    proof = json.loads((here / "ssr-proof" / "proof.json").read_text())
+    assert proof["subject_scale"] == proof["several_scale"] == 0
     page = (here / "ssr-proof" / "proof.html").read_text()
     made, plain = re.findall(r'src="(data:[^"]*)"', page)[-2:]
     assert made == plain, "the same as without subject"

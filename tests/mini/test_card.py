@@ -23,7 +23,7 @@ def card_line(name: str) -> dict[str, tuple[int, int, int]]:
 
 @pytest.fixture(scope="module")
 def proof():
-    return next(prove(SSREncoder.from_pretrained("mini"), n=32, steps=8, lines=("text",)))
+    return next(prove(SSREncoder.from_pretrained("mini"), n=24, steps=8, lines=("text",)))
 
 
 @pytest.mark.parametrize("metric", METRICS)
