@@ -85,7 +85,7 @@ def ablate_lambda(
     before = ssr.model.config
     try:
         for value in values:
-            ssr.model.config = dataclasses.replace(before, subject_scale=value)
+            ssr.model.config = dataclasses.replace(before, subject_scale=value, several_scale=value)
             yield measure(ssr, value, on_step=on_step)
     finally:
         ssr.model.config = before
