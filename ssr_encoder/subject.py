@@ -39,7 +39,8 @@ class Subject:
         size: (width, height) of the reference picture in pixels.
         query: the text asked for, "" if none.
         fingerprint: of the encoder that made it; another one refuses it.
-        scale: lambda for this subject in [0, 10]; None takes the encoder's default. 0 is as if left out.
+        scale: lambda for this subject in [0, 10]; None takes the encoder's default
+            (``several_scale`` of its config where there are several). 0 is as if left out.
         layer_scales: factors on ``scale`` by the beginning of a layer's name ("down", "mid", "up",
             "up_blocks.1", ...); the longest match wins, layers without a match keep factor 1.
         steps: (start, stop) in [0, 1], the part of the denoising in which the subject acts; 0 is noise.

@@ -45,3 +45,17 @@ def test_a_proofs_pictures_have_the_encoders_subject_guidance(companions):
 
     assert (picture(4.0, 3.0) - picture(0.0, 3.0)).abs().max() > 1e-3
     assert (picture(4.0, 1.0) - picture(0.0, 1.0)).abs().max() == 0, "none without guidance"
+
+
+def test_a_proofs_pairs_have_the_encoders_strength_of_several(companions):
+    encoder, world = SSREncoder.from_pretrained(companions, device="cpu"), load_world("cpu", weights_dir())
+    cases = make_cases(world, "composed", 1, 2202)
+    case = cases[0]
+    pair = [encoder.encode(picture, **query) for picture, query in zip(case.references, case.queries, strict=True)]
+
+    def picture(subjects, several_scale=None):
+        encoder.config.several_scale = several_scale
+        return next(make_pictures(encoder, cases, subjects, steps=2, seed=0, guidance_scale=1.0))
+
+    plain = picture(None)
+    assert (picture([pair], 0.0) - plain).abs().max() < 1e-4 < 1e-3 < (picture([pair]) - plain).abs().max()
