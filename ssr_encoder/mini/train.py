@@ -29,7 +29,7 @@ from .world.scenes import favourites
 
 # What can be set of a recipe, and in which stages.
 SCENES = ("unet", "ssr", "few_step", "controlnet")
-SETTINGS = {"noisier": (*SCENES, "motion"), "only": ("unet", "ssr")} | dict.fromkeys(
+SETTINGS = {"noisier": ("unet", "ssr", "controlnet", "motion"), "only": ("unet", "ssr")} | dict.fromkeys(
     ("reference_is_target", "same_way", "tones", "turned", "favour"), SCENES
 )
 SHARE = options.number(0, 1, "0.1 to 0.9")
@@ -102,7 +102,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         "--noisier",
         type=float,
         default=None,
-        help="timesteps are 1000 * u**NOISIER: below 1 noisy ones come more often, above 1 clean ones (unet and on)",
+        help="timesteps are 1000 * u**NOISIER: below 1 noisy ones come more often, above 1 clean ones "
+        "(unet, ssr, controlnet, motion)",
     )
     parser.add_argument("--reference-is-target", type=SHARE, default=None, help="share of examples (unet and on)")
     parser.add_argument(

@@ -68,12 +68,52 @@ def test_one_step_by_the_target_goes_where_the_flow_goes(fresh, monkeypatch, tim
     assert (taught - exact).abs().max() < 0.3 * (plain - exact).abs().max()
 
 
-def test_steps_begin_where_the_scheduler_stops(fresh):
+def test_a_rollout_goes_as_the_pipeline_does(fresh):
+    """A rollout from noise to the end, beside the stock scheduler with the student's own predictions."""
     scheduler = few_step_scheduler(make_scheduler())
     scheduler.set_timesteps(FEW_STEPS)
-    drawn = fresh._timesteps(4000)
-    assert set(drawn.tolist()) == set(scheduler.timesteps.tolist())
-    assert (drawn > 500).float().mean() > 0.6, "noisy ones prevail"
+    with torch.no_grad():
+        for adapter in fresh.parameters_list:
+            adapter.normal_(0, 0.02)  # a student that is not its teacher
+        rollouts = fresh._start(fresh._examples(2))
+        latents = rollouts["noisy"].clone()
+        for stage, timestep in enumerate(scheduler.timesteps.tolist()):
+            assert rollouts["stage"].tolist() == [stage] * 2 and set(fresh._begins(rollouts["stage"]).tolist()) == {
+                timestep
+            }
+            t = torch.tensor([timestep] * 2)
+            velocity = fresh._velocity(latents, t, rollouts["prompts"][:, 1], rollouts["packs"][:, 1])
+            latents = scheduler.step(velocity, timestep, latents).prev_sample
+            fresh._advance(rollouts)
+            torch.testing.assert_close(rollouts["noisy"], latents, atol=1e-4, rtol=1e-4)
+    assert fresh._begins(rollouts["stage"]).tolist() == [-1, -1]
+
+
+def test_every_batch_goes_on_and_those_at_the_end_begin_anew(fresh, monkeypatch):
+    """At any time all stages are learned; each rollout goes to its end, and the next is another one."""
+    monkeypatch.setattr(fresh, "batch_size", FEW_STEPS)
+    scheduler = few_step_scheduler(make_scheduler())
+    scheduler.set_timesteps(FEW_STEPS)
+    batches = [fresh._batch()["model"] for _ in range(FEW_STEPS + 1)]
+    for one, after in zip(batches, batches[1:], strict=False):
+        assert sorted(one["timesteps"].tolist()) == sorted(scheduler.timesteps.tolist())
+        last = one["timesteps"] == one["timesteps"].min()
+        assert (after["timesteps"][last] == 999).all()
+        assert (after["timesteps"][~last] == one["timesteps"][~last] - 1000 // FEW_STEPS).all()
+        assert torch.equal(after["pack"][~last], one["pack"][~last]), "the same subjects until the end"
+    first, again = (batch["noisy"][batch["timesteps"] == 999] for batch in (batches[0], batches[-1]))
+    assert (first - again).abs().mean() > 0.5 and abs(float(again.std()) - 1) < 0.2
+
+
+def test_subjects_are_as_strong_as_in_use(fresh, monkeypatch):
+    """One subject at the model's default, each of several at its own."""
+    seen = []
+    pack = fresh._pack
+    monkeypatch.setattr(fresh, "_pack", lambda q, h, w, scale: seen.append(scale) or pack(q, h, w, scale))
+    fresh._start(fresh._examples(32))
+    assert torch.equal(*seen), "guidance compares like with like"
+    assert {tuple(row) for row in seen[0].tolist()} <= {(0.0, 0.0), (1.25, 0.0), (1.5, 1.5), (0.0, 1.25)}
+    assert {(1.25, 0.0), (1.5, 1.5)} <= {tuple(row) for row in seen[0].tolist()}
 
 
 def test_the_lora_learns_alone(first_stages, tmp_path):
@@ -87,7 +127,7 @@ def test_the_lora_learns_alone(first_stages, tmp_path):
     changed = {k for k, v in made.denoiser.state_dict().items() if not torch.equal(v, before[k])}
     assert changed == {k for k in before if "lora_" in k}
     after = made.evaluate(4)
-    assert after["loss_untaught"] == figures["loss_untaught"] != after["loss_student"]
+    assert after["loss_untaught"] != after["loss_student"] != figures["loss_student"]
 
     made.save(tmp_path)
     resumed = small_recipe("few_step", first_stages)

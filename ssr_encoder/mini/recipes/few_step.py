@@ -4,6 +4,10 @@ Progressive distillation (Salimans & Ho 2022) in one stage, of a guided teacher 
 to reach in one DDIM step where the base model with guidance gets by one second-order step, the midpoint form of
 DPM-Solver++ (Lu et al. 2022, algorithm 1). That form ends where a DDIM step with the guided prediction of the *middle*
 ends, so that prediction is the student's target. Teacher and student are one UNet, without the LoRA and with it.
+
+The student learns in its own rollouts: from noise, step by step to where *it* gets, and at every step what the teacher
+would do from there (as in DAgger, Ross et al. 2011, and on-policy distillation, Agarwal et al. 2024). Taught on drawn
+scenes with noise it met other pictures when it drew, its own, and did not mend their faults (docs/log.md).
 """
 
 from __future__ import annotations
@@ -21,7 +25,6 @@ from ...few_step import FEW_STEPS, FOLDER, few_step_scheduler
 from ...losses import denoising_loss, snr_weight
 from ..models import make_scheduler
 from ..preview import preview
-from .streams import part_of
 from .subject import UNetRecipe
 
 # Everything that multiplies by a matrix, but the first and last convolution and the timestep's embedding.
@@ -33,17 +36,17 @@ class FewStepRecipe(UNetRecipe):
 
     name = "few_step"
     batch_sizes = {"cpu": 8, "cuda": 256}  # the targets hold no noise: small batches tell enough
-    learning_rates = {"cpu": 1e-3, "cuda": 1e-3}
-    conditions = (0.75, 0.05, 0.2, 0.0)
+    learning_rates = {"cpu": 5e-4, "cuda": 1e-3}
+    conditions = (0.8, 0.05, 0.15, 0.0)
     train_base = False
     replicated = False
     rank = 32
-    noisier = 0.6
 
     def __init__(self, config, train, device: torch.device, weights: Path):
         # A run on the CPU is some hundred steps: the usual warm-up would be a good part of it.
         super().__init__(config, dataclasses.replace(train, warmup=min(train.warmup, 50)), device, weights)
         self.guidance_scale = self.subject_config.guidance_scale
+        self.rollouts: dict[str, Tensor] | None = None
 
     def _load(self, weights: Path) -> None:
         self.weights = weights
@@ -65,28 +68,69 @@ class FewStepRecipe(UNetRecipe):
         super().prepare()
 
     # -- the step
-    def _timesteps(self, n: int) -> Tensor:
-        """Where a step of the student begins: the last of each FEW_STEPS-th of the timesteps."""
-        length = len(self.alphas) // FEW_STEPS
-        return super()._timesteps(n) // length * length + length - 1
+    def _batch(self) -> dict:
+        with torch.no_grad():
+            if self.rollouts is None:
+                self.rollouts = self._start(self._examples(self.batch_size, FEW_STEPS))
+                ahead = torch.arange(self.batch_size, device=self.device) % FEW_STEPS
+                for stage in range(FEW_STEPS - 1):  # every batch holds all stages
+                    self._advance(self.rollouts, ahead > stage)
+            else:
+                self._advance(self.rollouts)
+                if (at_end := self.rollouts["stage"] == FEW_STEPS).any():
+                    new = self._start(self._examples(int(at_end.sum()), FEW_STEPS))
+                    for name, value in self.rollouts.items():
+                        value[at_end] = new[name]
+            return self._lessons(self.rollouts)
 
-    def _conditions(self, batch: dict[str, Tensor]) -> dict:
-        made = super()._conditions(batch)
-        model = made["model"]
-        given = model["query_embeds"], model["hidden"], model["weights"], model["scale"]
-        n, scale = len(given[0]), given[-1]
+    def _start(self, examples: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Rollouts of n rows: "noisy" latents, "stage", how many steps were gone, and what the pictures are to show,
+        "prompts" and "packs", of which [:, 0] are the unconditional ones. Subjects are as strong as in use."""
+        model = self._conditions(examples)["model"]
+        n, several = len(model["scale"]), (model["scale"] > 0).sum(1, keepdim=True) > 1
+        strength = [self.subject_config.default_scale(count) for count in (1, 2)]
+        scale = model["scale"] * torch.where(several, strength[1], strength[0])
         blank = (
-            self.blank_query[:, None].expand_as(given[0]),
-            self.blank_image[:, None].to(given[1].dtype).expand_as(given[1]),
-            torch.ones_like(given[2]),
+            self.blank_query[:, None].expand_as(model["query_embeds"]),
+            self.blank_image[:, None].to(model["hidden"].dtype).expand_as(model["hidden"]),
+            torch.ones_like(model["weights"]),
             scale,
         )
-        prompts = torch.cat([self.blank_query.expand_as(model["prompt_embeds"]), model["prompt_embeds"]])
         with self.autocast():
-            packs = torch.cat([self._pack(*blank), self._pack(*given)])
-        made["target"] = self._teach(model["noisy"], model["timesteps"], prompts, packs)
-        made["model"] = {key: model[key] for key in ("noisy", "timesteps", "prompt_embeds")} | {"pack": packs[n:]}
-        return made
+            packs = [self._pack(*blank), self._pack(model["query_embeds"], model["hidden"], model["weights"], scale)]
+        prompts = [self.blank_query.expand_as(model["prompt_embeds"]), model["prompt_embeds"]]
+        return {
+            "noisy": self._noise(examples).float(),
+            "stage": torch.zeros(n, dtype=torch.long, device=self.device),
+            "prompts": torch.stack([part.float() for part in prompts], 1),
+            "packs": torch.stack([part.float() for part in packs], 1),
+        }
+
+    def _advance(self, rollouts: dict[str, Tensor], some: Tensor | None = None) -> None:
+        """One DDIM step of the student, of all rollouts or of ``some``, (n,) bool."""
+        some = torch.ones_like(rollouts["stage"], dtype=torch.bool) if some is None else some
+        noisy, stage = rollouts["noisy"][some], rollouts["stage"][some]
+        if not len(stage):
+            return
+        with self.autocast():
+            prompt_embeds, pack = (rollouts[name][some, 1] for name in ("prompts", "packs"))
+            v = self._velocity(noisy, self._begins(stage), prompt_embeds, pack).float()
+        alpha, sigma = self._levels(self._begins(stage))
+        next_alpha, next_sigma = self._levels(self._begins(stage + 1))
+        rollouts["noisy"][some] = next_alpha * (alpha * noisy - sigma * v) + next_sigma * (sigma * noisy + alpha * v)
+        rollouts["stage"][some] += 1
+
+    def _begins(self, stage: Tensor) -> Tensor:
+        """The timestep at which a step of the student begins, the last of each FEW_STEPS-th of them; -1 for the end."""
+        return len(self.alphas) // FEW_STEPS * (FEW_STEPS - stage) - 1
+
+    def _lessons(self, rollouts: dict[str, Tensor]) -> dict:
+        """What the student is to do where it is."""
+        noisy, timesteps = rollouts["noisy"].clone(), self._begins(rollouts["stage"])
+        prompts, packs = (rollouts[name].transpose(0, 1).flatten(0, 1) for name in ("prompts", "packs"))
+        mine = {"prompt_embeds": rollouts["prompts"][:, 1].clone(), "pack": rollouts["packs"][:, 1].clone()}
+        target = self._teach(noisy, timesteps, prompts, packs)
+        return {"model": {"noisy": noisy, "timesteps": timesteps} | mine, "target": target}
 
     def _pack(self, query_embeds, hidden, weights, scale) -> Tensor:
         return self.denoiser.subject(query_embeds, list(hidden.unbind(2)), weights, scale[:, :, None])[0]
@@ -112,8 +156,8 @@ class FewStepRecipe(UNetRecipe):
         return target
 
     def _levels(self, timesteps: Tensor) -> tuple[Tensor, Tensor]:
-        """How much of the picture and of the noise there is, (n, 1, 1, 1) each."""
-        alphas = self.alphas[timesteps].float()[:, None, None, None]
+        """How much of the picture and of the noise there is, (n, 1, 1, 1) each; at -1 the picture alone."""
+        alphas = torch.where(timesteps < 0, 1.0, self.alphas[timesteps].float())[:, None, None, None]
         return alphas.sqrt(), (1 - alphas).sqrt()
 
     def _velocity(self, noisy, timesteps, prompt_embeds, pack) -> Tensor:
@@ -125,24 +169,25 @@ class FewStepRecipe(UNetRecipe):
         with self.autocast():
             noise_pred = self._velocity(**batch["model"])
         weight = snr_weight(self.alphas, batch["model"]["timesteps"])
-        return denoising_loss(noise_pred, batch["target"], weight, batch["pixel_weight"]), {}
+        return denoising_loss(noise_pred, batch["target"], weight), {}
 
     # -- figures that need no sampling
     @torch.no_grad()
     def evaluate(self, n: int = 0) -> dict[str, float]:
-        """The loss on fixed held-out latents and conditions: of the student, and of the base model without guidance and
-        without the LoRA ("untaught")."""
+        """The loss in the student's rollouts of fixed held-out conditions, n steps of it: of the student, and there of
+        the base model without guidance and without the LoRA ("untaught")."""
         n = n or (512 if self.cuda else 48)
-        kept = self.encode(self.held_out(n))
+        kept = self.encode(self.held_out(-(-n // FEW_STEPS)))
         generator, self.generator = self.generator, torch.Generator(self.device).manual_seed(7)
-        parts = torch.arange(n, device=self.device).split(128 if self.cuda else 16)
+        rollouts = self._start(kept)
         figures = {"loss_student": 0.0, "loss_untaught": 0.0}
-        for rows in parts:
-            batch = self._conditions(part_of(kept, rows))
-            figures["loss_student"] += float(self._loss_of(batch)[0]) * len(rows) / n
+        for _ in range(FEW_STEPS):
+            lessons = self._lessons(rollouts)
+            figures["loss_student"] += float(self._loss_of(lessons)[0]) / FEW_STEPS
             self.denoiser.unet.disable_adapters()
-            figures["loss_untaught"] += float(self._loss_of(batch)[0]) * len(rows) / n
+            figures["loss_untaught"] += float(self._loss_of(lessons)[0]) / FEW_STEPS
             self.denoiser.unet.enable_adapters()
+            self._advance(rollouts)
         self.generator = generator
         return figures
 

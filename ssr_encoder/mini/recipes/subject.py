@@ -180,18 +180,22 @@ class UNetRecipe(Recipe):
         return self.streams.backward(self._loss_of, self._batch(), self.batch_size, self.parameters_list)
 
     def _batch(self) -> dict:
+        batch = self._examples(self.batch_size)
+        with torch.no_grad():
+            return self._conditions(batch)
+
+    def _examples(self, n: int, learned_from: int = 1) -> dict[str, Tensor]:
+        """n from the ring, each to be learned from so many times."""
         kind = "cuda" if self.cuda else "cpu"
         at_once = self.at_once[kind]
         if not self.ring.filled:
             for _ in range(max(2, self.ring.capacity // (8 * at_once))):  # an eighth full, then it grows
                 self.ring.put(self._draw())
-        self.due += self.batch_size * self.fresh[kind]
+        self.due += n * learned_from * self.fresh[kind]
         while self.due >= at_once:
             self.ring.put(self._draw())
             self.due -= at_once
-        batch = self.ring.take(self.batch_size, self.generator)
-        with torch.no_grad():
-            return self._conditions(batch)
+        return self.ring.take(n, self.generator)
 
     def _loss_of(self, batch: dict, replica: _Denoiser | None = None):
         if replica:  # bfloat16 throughout
