@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Every figure of the model card and of docs/embedded-model.md that the shipped weights have: `ssr proof` in 8 and in 30
-# steps and with the LoRA, and the proofs of the ControlNet and of the motion adapter.
+# The figures of the model card and most of those in docs/embedded-model.md that the shipped weights have: `ssr proof` in
+# 8 and in 30 steps and with the LoRA, and the proofs of the ControlNet and of the motion adapter.
 #   OUT=runs/proof JOBS=2 bash runs/prove.sh
 # Eight to nine hours of one core without bfloat16 arithmetic by the sum of its parts, half with it (MORE="--dtype
 # bfloat16"). On a GPU a line of 1000 cases took a minute, five of them side by side. Each held 22 GB: more filled the 139:

@@ -184,7 +184,7 @@ def check_scale(scale: float) -> float:
         SSRError: nan, infinite, negative or above 10.
     """
     if not isinstance(scale, (int, float)) or not math.isfinite(scale) or not 0 <= scale <= MAX_SCALE:
-        raise SSRError(f"the subject scale is {scale}; give a number from 0 to {MAX_SCALE:g}, usually 0.5 to 1")
+        raise SSRError(f"the subject scale is {scale}; give a number from 0 to {MAX_SCALE:g}, usually 0.5 to 1.5")
     return float(scale)
 
 

@@ -70,7 +70,7 @@ def words(text: str) -> str:
     return text
 
 
-scale = number(0, 10, "0.5 to 1")
+scale = number(0, 10, "0.5 to 1.5")
 steps = whole(1, 1000, "20 to 30")
 
 

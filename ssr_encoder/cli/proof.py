@@ -26,9 +26,10 @@ examples:
   ssr proof --device cuda --batch 64 -o proof-1
 
 Each case is a scene with the subject and one or two others, and a prompt that puts the subject into a new place. A
-recogniser trained apart judges the pictures; its own accuracy on real scenes is printed beside, and so is every figure
-at subject scale 0, what the prompt alone explains. Writes proof.json and proof.html after every line: a run that is
-stopped keeps the lines that it finished. A folder made by an earlier proof is filled again.
+recogniser trained apart judges the pictures; its own accuracy on real scenes is printed beside, and so, unless
+--no-scale-0 is given, is every figure at subject scale 0, what the prompt alone explains. Writes proof.json and
+proof.html after every line: a run that is stopped keeps the lines that it finished. A folder made by an earlier proof
+is filled again.
 """
 
 

@@ -92,8 +92,9 @@ def table(proof: dict) -> Table:
         shown.add_column(f"{words[0]}\n{words[1]} {'↑' if more else '↓'}", no_wrap=True)
     for line, result in proof["lines"].items():
         shown.add_row(line, *(_percent(result["figures"][m]) for m in HEADINGS), style="bold")
-        shown.add_row("  scale 0", *(_percent(result["scale_0"][m]) for m in HEADINGS), style="dim")
-        shown.add_row("  new drawings", *(_percent(result["new_drawings"][m]) for m in HEADINGS))
+        for name, key, style in (("scale 0", "scale_0", "dim"), ("new drawings", "new_drawings", None)):
+            if _counted(result[key]):
+                shown.add_row(f"  {name}", *(_percent(result[key][m]) for m in HEADINGS), style=style)
         if "told_apart" in result["figures"]:  # of two of one class, the asked-for one is nearer
             told = _percent(result["figures"]["told_apart"])
             shown.add_row("  not its twin", "", told, "", "")
@@ -102,12 +103,21 @@ def table(proof: dict) -> Table:
         shown.add_row("  chance", "", f"{100 * result['chance_identity']:.1f}", "", "", style="dim", end_section=True)
     judged = (f"{100 * proof['judge'][k]:.1f}" for k in ("concept_shown", "identity", "other_concept_shown", "place"))
     shown.add_row("the judge", *judged)
+    without = "scale 0: same prompts and noise, no subject. " if _with_scale_0(proof) else ""
     shown.caption = (
         f"{proof['n']} held-out cases a line, in percent, [95 % intervals]. ↑ more is better, ↓ less.\n"
-        "scale 0: same prompts and noise, no subject. the judge: on real scenes."
+        f"{without}the judge: on real scenes."
     )
     shown.caption_justify = "left"
     return shown
+
+
+def _counted(figures: dict) -> bool:
+    return any(figure["n"] for figure in figures.values())
+
+
+def _with_scale_0(proof: dict) -> bool:
+    return any(_counted(line["scale_0"]) for line in proof["lines"].values())
 
 
 def _percent(figure: dict) -> str:
@@ -136,11 +146,12 @@ def proof_page(proof: dict, results: list[dict], radius: float) -> str:
     """The page as HTML, with all pictures inside; ``radius`` is the encoder's ``config.point_radius``."""
     world = World.load()
     versions = ", ".join(f"{name} {version}" for name, version in proof["versions"].items())
+    beside = "; beside each figure stands the same at subject scale 0: what the prompt alone explains"
     parts = [
         "<h1>Proof on identities never seen</h1>"
         f'<p class="lead">{proof["n"]} cases a line. Each is a picture with the asked-for subject and one or two '
         "others, and a prompt that puts the subject into a new place. A recogniser that was trained apart judges what "
-        "was made; beside each figure stands the same at subject scale 0: what the prompt alone explains.</p>",
+        f"was made{beside if _with_scale_0(proof) else ''}.</p>",
         f"<section>{_table(proof)}</section>",
     ]
     parts += [_line(result, world, radius) for result in results]
@@ -173,8 +184,9 @@ def _table(proof: dict) -> str:
             extra = ""
             if metric == "identity":
                 extra = f"<span>chance {result['chance_identity']:.1%}</span>"
-                extra += f"<span>new drawings {_share(result['new_drawings'][metric])}</span>"
-            plain = f"<span>scale 0: {_share(result['scale_0'][metric])}</span>"
+                if _counted(result["new_drawings"]):
+                    extra += f"<span>new drawings {_share(result['new_drawings'][metric])}</span>"
+            plain = f"<span>scale 0: {_share(result['scale_0'][metric])}</span>" if _counted(result["scale_0"]) else ""
             cells += f'<td data-head="{head}">{_share(result["figures"][metric])}{plain}{extra}</td>'
         rows += f"<tr>{cells}</tr>"
     judge = proof["judge"]
