@@ -106,19 +106,18 @@ class FewStepRecipe(UNetRecipe):
             "packs": torch.stack([part.float() for part in packs], 1),
         }
 
-    def _advance(self, rollouts: dict[str, Tensor], some: Tensor | None = None) -> None:
-        """One DDIM step of the student, of all rollouts or of ``some``, (n,) bool."""
-        some = torch.ones_like(rollouts["stage"], dtype=torch.bool) if some is None else some
-        noisy, stage = rollouts["noisy"][some], rollouts["stage"][some]
-        if not len(stage):
-            return
+    def _advance(self, rollouts: dict[str, Tensor], some: Tensor | bool = True) -> None:
+        """One DDIM step of the student, of all rollouts or of ``some``, (n,) bool. (All are computed: a compiled UNet
+        then sees one size.)"""
+        noisy, stage = rollouts["noisy"], rollouts["stage"]
+        prompt_embeds, pack = rollouts["prompts"][:, 1], rollouts["packs"][:, 1]
         with self.autocast():
-            prompt_embeds, pack = (rollouts[name][some, 1] for name in ("prompts", "packs"))
             v = self._velocity(noisy, self._begins(stage), prompt_embeds, pack).float()
         alpha, sigma = self._levels(self._begins(stage))
         next_alpha, next_sigma = self._levels(self._begins(stage + 1))
-        rollouts["noisy"][some] = next_alpha * (alpha * noisy - sigma * v) + next_sigma * (sigma * noisy + alpha * v)
-        rollouts["stage"][some] += 1
+        ends = next_alpha * (alpha * noisy - sigma * v) + next_sigma * (sigma * noisy + alpha * v)
+        some = torch.as_tensor(some, device=self.device).expand_as(stage)
+        rollouts["noisy"], rollouts["stage"] = torch.where(some[:, None, None, None], ends, noisy), stage + some
 
     def _begins(self, stage: Tensor) -> Tensor:
         """The timestep at which a step of the student begins, the last of each FEW_STEPS-th of them; -1 for the end."""
@@ -126,7 +125,7 @@ class FewStepRecipe(UNetRecipe):
 
     def _lessons(self, rollouts: dict[str, Tensor]) -> dict:
         """What the student is to do where it is."""
-        noisy, timesteps = rollouts["noisy"].clone(), self._begins(rollouts["stage"])
+        noisy, timesteps = rollouts["noisy"], self._begins(rollouts["stage"])
         prompts, packs = (rollouts[name].transpose(0, 1).flatten(0, 1) for name in ("prompts", "packs"))
         mine = {"prompt_embeds": rollouts["prompts"][:, 1].clone(), "pack": rollouts["packs"][:, 1].clone()}
         target = self._teach(noisy, timesteps, prompts, packs)
