@@ -35,12 +35,11 @@ def build(model: str, device: torch.device, dtype: torch.dtype) -> UNet2DConditi
 
 
 def timed(call, device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
+    wait = torch.get_device_module(device).synchronize
+    wait()
     start = time.perf_counter()
     call()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
+    wait()
     return time.perf_counter() - start
 
 
