@@ -205,8 +205,7 @@ def _peak() -> float:
 
 
 def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
+    torch.get_device_module(device).synchronize()
 
 
 def main() -> None:
