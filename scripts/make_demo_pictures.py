@@ -129,8 +129,8 @@ LAYOUT = {
 LAYOUT_POSE = (0.6, 0.56, 0.6, True, -0.12)
 CLIP = {
     "title": "In motion",
-    "subject": ["garden.png", 1],
-    "prompt": "a penguin in the desert",
+    "subject": ["city.png", 0],
+    "prompt": "an umbrella in the garden",
     "frames": 16,
 }
 
