@@ -41,13 +41,14 @@ def trajectory(motion: str, frames: int, generator: torch.Generator, subjects: i
     side = rand(*_SIDES) * (1.0 if subjects == 1 else 0.8)
     to_the_left, phase, cycles = rand(0, 1) < 0.5, rand(0, 1), rand(1.0, 2.0)
     far = {"walk": rand(0.25, 0.40), "cross": rand(0.40, 0.55)}.get(motion, 0.0)
+    far = min(far, 1 - side + 2 * _SPILL)  # the way that a large box has
     x = (-far if to_the_left else far) * (u - 0.5)
     hop = (math.pi * (cycles * u + phase)).sin().abs()
     y = -hop * {"bounce": rand(0.15, 0.28), "still": 0.0}.get(motion, 0.015)
     middle = []
     for offset, drawn in ((x, rand(0, 1)), (y, rand(0, 1) ** 0.7)):  # a little more often on the ground
         least, most = side / 2 - _SPILL - float(offset.min()), 1 - side / 2 + _SPILL - float(offset.max())
-        middle.append(offset + (least + (most - least) * drawn if most > least else (least + most) / 2))
+        middle.append(offset + (least + (most - least) * drawn))
     x, y = middle
     return torch.stack([x - side / 2, y - side / 2, x + side / 2, y + side / 2], 1)
 
