@@ -25,8 +25,7 @@ def main() -> None:
     print(f"loading and first batch: {time.perf_counter() - started:.1f} s")
 
     def wait() -> float:
-        if args.device.startswith("cuda"):
-            torch.cuda.synchronize()
+        torch.get_device_module(args.device).synchronize()
         return time.perf_counter()
 
     sampling = drawing = 0.0

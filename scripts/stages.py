@@ -14,7 +14,6 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-import torch
 from PIL import Image, ImageDraw
 from torchvision.transforms.functional import to_pil_image
 
@@ -75,7 +74,6 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20, help="denoising steps (default 20)")
     parser.add_argument("-o", "--output", type=Path, required=True)
     args = parser.parse_args()
-    torch.manual_seed(0)
     world = load_world("cpu", weights_dir())
     lines = {line: make_cases(world, line, n, seed=0) for line, n in LINES.items()}
     cases = [case for part in lines.values() for case in part]
