@@ -15,10 +15,10 @@ import tempfile
 from pathlib import Path
 
 from PIL import Image, ImageDraw
-from torchvision.transforms.functional import to_pil_image
 
 from ssr_encoder import SSREncoder
 from ssr_encoder.files import written_beside
+from ssr_encoder.images import picture_grid
 from ssr_encoder.marks import font, mark_query
 from ssr_encoder.mini.models import weights_dir
 from ssr_encoder.mini.proof import make_cases
@@ -55,7 +55,7 @@ def make_row(weights: Path, lines: dict, steps: int) -> list[Image.Image]:
     pictures = []
     for cases in lines.values():
         subjects = [[ssr.encode(r, **q) for r, q in zip(c.references, c.queries, strict=True)] for c in cases]
-        pictures += [to_pil_image(p.clamp(0, 1)) for p in make_pictures(ssr, cases, subjects, steps, seed=0)]
+        pictures += [picture_grid(p[None], 1) for p in make_pictures(ssr, cases, subjects, steps, seed=0)]
     return pictures
 
 
